@@ -1,0 +1,97 @@
+"""Checkpoints of a run and its log.
+
+    runs/<stage>-<confighash>/
+        log.jsonl                one line per logged step
+        step-000300/             renamed into place only when complete; older ones are removed afterwards
+            weights.safetensors  `<module>.<parameter>`, buffers included
+            ema.safetensors
+            optimizer.pt         read with `weights_only=True`
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dicetalk.errors import DicetalkError
+from dicetalk.files import atomic_directory, atomic_path
+from dicetalk.training.ema import ExponentialMovingAverage
+
+
+def save_checkpoint(
+    run_dir: Path, step: int, modules: dict[str, nn.Module], ema: ExponentialMovingAverage, optimizer: Any
+) -> None:
+    """Write the state after `step` optimiser steps and drop older checkpoints."""
+    folder = run_dir / f"step-{step:06d}"
+    with atomic_directory(folder) as temporary:
+        save_file(_weights(modules), temporary / "weights.safetensors")
+        save_file(ema.state_dict(), temporary / "ema.safetensors")
+        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+    for old in _checkpoints(run_dir):
+        if old != folder:
+            shutil.rmtree(old)
+
+
+def load_latest(run_dir: Path, modules: dict[str, nn.Module], ema: ExponentialMovingAverage, optimizer: Any) -> int:
+    """Restore the newest checkpoint of `run_dir`, if any, and return its step (0 for a fresh run)."""
+    folders = _checkpoints(run_dir)
+    if not folders:
+        return 0
+    folder = folders[-1]
+    weights = load_file(folder / "weights.safetensors")
+    expected = _weights(modules)
+    if weights.keys() != expected.keys():
+        raise DicetalkError(f"{folder} holds other modules than this version trains; remove {run_dir} to start over.")
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
+    ema.load_state_dict(load_file(folder / "ema.safetensors"))
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    return int(folder.name.removeprefix("step-"))
+
+
+def append_log(run_dir: Path, step: int, metrics: dict[str, float]) -> None:
+    """Add one line to the run's `log.jsonl`."""
+    with open(run_dir / "log.jsonl", "a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def read_log(run_dir: Path) -> list[dict[str, float]]:
+    """Return the lines of `log.jsonl`; a last line cut by a kill is ignored."""
+    path = run_dir / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def truncate_log(run_dir: Path, step: int) -> None:
+    """Drop lines written after the checkpoint that training resumes from."""
+    kept = [line for line in read_log(run_dir) if line["step"] <= step and step]
+    with atomic_path(run_dir / "log.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def write_curves(run_dir: Path, path: Path) -> None:
+    """Write the logged metrics of a run as CSV: one row per step, one column per metric, blank where not logged."""
+    import pandas as pd
+
+    lines = read_log(run_dir)
+    if not lines:
+        raise DicetalkError(f"{run_dir} holds no log.jsonl; train first.")
+    table = pd.DataFrame(lines).groupby("step", as_index=False).first()
+    table = table.drop(columns=[name for name in table if name.endswith("_seconds")])  # times differ between runs
+    with atomic_path(Path(path)) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _weights(modules: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+    return {f"{name}.{k}": v.contiguous() for name, module in modules.items() for k, v in module.state_dict().items()}
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    return sorted(run_dir.glob("step-*"))

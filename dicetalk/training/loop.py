@@ -1,0 +1,192 @@
+"""The one training loop: every trained part of the pipeline is an objective that this loop optimises.
+
+To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)` alone, and a
+checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the same bits as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dicetalk.config import Training
+from dicetalk.errors import DicetalkError
+from dicetalk.progress import format_seconds, log
+from dicetalk.training.checkpoint import append_log, load_latest, save_checkpoint, truncate_log
+from dicetalk.training.ema import ExponentialMovingAverage
+
+
+class Objective(Protocol):
+    """What to optimise: the trained modules, their loss on a batch of its own choice, and how to judge them."""
+
+    modules: dict[str, nn.Module]
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Return AdamW parameter groups, each with its own `lr`."""
+
+    def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the scalar loss of the batch of `step`, and numbers to log."""
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return validation metrics; called with modules in eval mode, EMA weights and no gradients."""
+
+
+class Tracker(Protocol):
+    """Where curves go besides the run's own log."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Record `metrics` at `step`."""
+
+
+def train(
+    objective: Objective, settings: Training, run_dir: Path, tracker: Tracker | None = None, label: str = "train"
+) -> dict[str, float]:
+    """Optimise `objective` for `settings.num_steps` steps and leave its modules in eval mode with EMA weights.
+
+    Args:
+        objective: the modules to train and their loss.
+        settings: steps, batch size, optimiser, precision, and how often to log, validate and save.
+        run_dir: folder of checkpoints and `log.jsonl`; an unfinished run found there is continued.
+        tracker: receives the logged metrics.
+        label: shown in status lines.
+
+    Returns:
+        The metrics of the last validation, and `seconds_per_step` and `data_wait_fraction` of this process.
+
+    Raises:
+        DicetalkError: when the loss or a gradient is not finite.
+    """
+    # Initialize.
+    from accelerate import Accelerator
+
+    torch.set_num_threads(settings.threads)
+    accelerator = Accelerator(
+        gradient_accumulation_steps=settings.grad_accumulation_steps,
+        mixed_precision=settings.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+    )
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+    # Setup modules and optimiser.
+    parameters = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
+    groups = objective.parameter_groups(settings.lr)
+    base_lrs = [group["lr"] for group in groups]
+    optimizer = accelerator.prepare(torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay))
+    ema = ExponentialMovingAverage(objective.modules, settings.ema_decay)
+
+    # Load the latest checkpoint and truncate the log behind it.
+    step = load_latest(run_dir, objective.modules, ema, optimizer)
+    truncate_log(run_dir, step)
+    if step:
+        log(f"{label}: resuming at step {step}/{settings.num_steps} from {run_dir}")
+
+    # Main training loop; reporting and saving come before the step, so the last step needs no special case.
+    started, first_step, metrics = time.monotonic(), step, {}
+    averages: dict[str, float] = {}
+    averaged, loss_seconds = 0, 0.0
+    while True:
+        # Report status.
+        if averaged and (step % settings.log_every_steps == 0 or step == settings.num_steps):
+            report = {name: total / averaged for name, total in averages.items()}
+            report["lr"] = optimizer.param_groups[0]["lr"]
+            seconds = (time.monotonic() - started) / (step - first_step)
+            if accelerator.is_main_process:
+                append_log(run_dir, step, report)
+                log(_status(label, step, settings.num_steps, report, seconds))
+                if tracker is not None:
+                    tracker.log_metrics({f"train/{name}": value for name, value in report.items()}, step)
+            averages, averaged = {}, 0
+
+        # Validate with the averaged weights.
+        if step == settings.num_steps or (step and step % settings.validate_every_steps == 0):
+            with ema.applied(), torch.no_grad():
+                _set_mode(objective.modules, training=False)
+                torch.manual_seed(settings.seed)
+                metrics = objective.validate(step)
+            if accelerator.is_main_process:
+                append_log(run_dir, step, {f"val_{name}": value for name, value in metrics.items()})
+                log(f"{label}: validation at step {step}: " + _format(metrics))
+                if tracker is not None:
+                    tracker.log_metrics({f"val/{name}": value for name, value in metrics.items()}, step)
+
+        # Save a checkpoint.
+        due = step == settings.num_steps or step % settings.checkpoint_every_steps == 0
+        if due and step > first_step and accelerator.is_main_process:
+            save_checkpoint(run_dir, step, objective.modules, ema, optimizer)
+
+        # Done?
+        if step == settings.num_steps:
+            break
+
+        # Evaluate the loss and accumulate gradients.
+        _set_mode(objective.modules, training=True)
+        for micro_step in range(settings.grad_accumulation_steps):
+            sub_step = step * settings.grad_accumulation_steps + micro_step
+            torch.manual_seed(settings.seed * 1_000_003 + sub_step * accelerator.num_processes + accelerator.process_index)
+            with accelerator.autocast():
+                loss, logged = objective.loss(sub_step, settings.batch_size)
+            if not torch.isfinite(loss):
+                raise DicetalkError(
+                    f"{label}: the loss became {loss.item()} at step {step} ({_format(logged)}). "
+                    f"Lower `training.lr` ({settings.lr}) or `training.grad_clip_norm`; {run_dir} keeps the last good state."
+                )
+            accelerator.backward(loss / settings.grad_accumulation_steps)
+            for name, value in {"loss": loss.item(), **logged}.items():
+                averages[name] = averages.get(name, 0.0) + value
+            averaged += 1
+            loss_seconds += logged.get("data_seconds", 0.0)
+
+        # Run the optimiser and update the weights.
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip_norm)
+        if not torch.isfinite(norm):
+            raise DicetalkError(f"{label}: the gradient norm became {norm.item()} at step {step}; lower `training.lr`.")
+        for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+            group["lr"] = base_lr * lr_factor(step, settings)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        # Update the averaged weights and the training state.
+        ema.update(step)
+        step += 1
+
+    # Leave the averaged weights in the modules.
+    ema.copy_to_modules()
+    _set_mode(objective.modules, training=False)
+    elapsed = time.monotonic() - started
+    steps = max(step - first_step, 1)
+    return {**metrics, "seconds_per_step": elapsed / steps, "data_wait_fraction": loss_seconds / max(elapsed, 1e-9)}
+
+
+def lr_factor(step: int, settings: Training) -> float:
+    """Return the factor on the base learning rate: linear warm-up, then constant or half a cosine to zero."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return 1.0
+    done = (step - settings.warmup_steps) / max(settings.num_steps - settings.warmup_steps, 1)
+    return 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * done)).item())
+
+
+def _set_mode(modules: dict[str, nn.Module], training: bool) -> None:
+    for module in modules.values():
+        module.train(training)
+
+
+def _status(label: str, step: int, num_steps: int, report: dict[str, float], seconds_per_step: float) -> str:
+    import resource
+
+    memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    eta = format_seconds(seconds_per_step * (num_steps - step))
+    return (
+        f"{label}: step {step}/{num_steps}, {_format(report)}, {seconds_per_step:.2f} s/step, "
+        f"peak memory {memory_gib:.1f} GiB, ETA {eta}"
+    )
+
+
+def _format(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
