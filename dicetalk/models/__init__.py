@@ -1,0 +1,1 @@
+"""The networks of DICE-Talk, under the state-dict names of the official release."""

@@ -1,0 +1,171 @@
+"""Decoupled cross-attention: image, audio and emotion tokens each keep their own keys and values.
+
+diffusers' spatio-temporal blocks hand their attention layers one tensor only, so the conditions of a forward pass travel
+beside it: `DiceTalkUNet.forward` puts a `Conditions` in place with `use_conditions`, the processors read it. A context
+variable rather than an attribute keeps threads and copies of a model apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass
+class Conditions:
+    """What the UNet's layers need to know in one forward pass.
+
+    Args:
+        num_frames: frames per sample.
+        image_tokens: `(batch, frames or 1, tokens, dim)`.
+        adapter_tokens: audio and emotion tokens, each `(batch, frames or 1, tokens, dim)`.
+        scales: weight of each adapter; a scale of 0 skips it.
+        face_masks: face mask per resolution `(batch or 1, 1, height * width, 1)`, by `height * width`; empty: no mask.
+        pose_feature: `(batch, frames or 1, channels, height, width)`, added after `conv_in`.
+        mid_features: written by the UNet: mid-block output `(batch * frames, channels, height, width)`.
+    """
+
+    num_frames: int
+    image_tokens: torch.Tensor
+    adapter_tokens: tuple[torch.Tensor, ...]
+    scales: tuple[float, ...]
+    face_masks: dict[int, torch.Tensor] = field(default_factory=dict)
+    pose_feature: torch.Tensor | None = None
+    mid_features: torch.Tensor | None = None
+
+
+_CONDITIONS: ContextVar[Conditions] = ContextVar("conditions")
+
+
+def current_conditions() -> Conditions:
+    """Return the conditions of the forward pass that is running."""
+    return _CONDITIONS.get()
+
+
+@contextmanager
+def use_conditions(conditions: Conditions) -> Iterator[None]:
+    """Make `conditions` the current ones inside the `with` block."""
+    token = _CONDITIONS.set(conditions)
+    try:
+        yield
+    finally:
+        _CONDITIONS.reset(token)
+
+
+def checkpoint_with_conditions(module: nn.Module, *args: torch.Tensor) -> torch.Tensor:
+    """Gradient checkpointing whose recomputation sees the conditions of its own forward pass."""
+    conditions = current_conditions()
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        with use_conditions(conditions):
+            return module(*inputs)
+
+    return checkpoint(run, *args, use_reentrant=False)
+
+
+class AdapterAttnProcessor(nn.Module):
+    """Cross-attention on image tokens plus one adapter per further condition.
+
+    output = to_out(attn(q, image) + mask * sum_i scale_i * attn(q, tokens_i))
+
+    Spatial layers see the tokens of their own frame and gate the adapters by the face mask. Temporal layers see the
+    window's mean tokens, ungated (official `IPAdapterAttnProcessor2_0` and transformer). Keys and values are projected
+    once per sample or frame; in temporal layers the pixels fold into the query axis instead of repeating the tokens.
+
+    Args:
+        inner_dim: width of the attention.
+        cross_attention_dim: width of the tokens.
+        temporal: attention along time.
+        num_adapters: audio and emotion.
+    """
+
+    def __init__(self, inner_dim: int, cross_attention_dim: int, temporal: bool, num_adapters: int = 2):
+        super().__init__()
+        self.temporal = temporal
+        self.to_k_ip = nn.ModuleList(
+            nn.Linear(cross_attention_dim, inner_dim, bias=False) for _ in range(num_adapters)
+        )
+        self.to_v_ip = nn.ModuleList(
+            nn.Linear(cross_attention_dim, inner_dim, bias=False) for _ in range(num_adapters)
+        )
+
+    def forward(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend from `hidden_states` to the current conditions.
+
+        Args:
+            attn: the layer this processor serves.
+            hidden_states: spatial `(batch * frames, pixels, channels)`, temporal `(batch * pixels, frames, channels)`.
+            encoder_hidden_states: ignored, see the module docstring.
+            attention_mask: ignored, there is none.
+
+        Returns:
+            Same shape as `hidden_states`.
+        """
+        conditions = current_conditions()
+        batch, groups = conditions.image_tokens.shape[0], 1 if self.temporal else conditions.num_frames
+        # All queries that share one set of tokens form one group: (batch, groups, queries, channels)
+        grouped = hidden_states.reshape(batch, groups, -1, hidden_states.shape[-1])
+        query: torch.Tensor | None = None
+
+        # 1. Image: with one token the softmax is 1, so every query gets that token's value
+        tokens = self._tokens(conditions.image_tokens)
+        if tokens.shape[2] == 1:
+            output = attn.to_v(tokens)
+        else:
+            query = attn.to_q(grouped)
+            output = _attend(query, attn.to_k(tokens), attn.to_v(tokens), attn.heads)
+
+        # 2. Adapters
+        adapted: torch.Tensor | None = None
+        for tokens, scale, to_k, to_v in zip(
+            conditions.adapter_tokens, conditions.scales, self.to_k_ip, self.to_v_ip, strict=True
+        ):
+            if scale == 0:
+                continue
+            query = attn.to_q(grouped) if query is None else query
+            tokens = self._tokens(tokens)
+            term = scale * _attend(query, to_k(tokens), to_v(tokens), attn.heads)
+            adapted = term if adapted is None else adapted + term
+        if adapted is not None:
+            if not self.temporal and conditions.face_masks:
+                adapted = adapted * conditions.face_masks[grouped.shape[2]]
+            output = output + adapted
+
+        # 3. Output projection and dropout
+        output = attn.to_out[1](attn.to_out[0](output))
+        return output.expand_as(grouped).reshape(hidden_states.shape)
+
+    def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, frames or 1, tokens, dim)`; temporal layers average over the window's frames."""
+        return tokens.mean(dim=1, keepdim=True) if self.temporal else tokens
+
+    def copy_from(self, attn: Attention) -> None:
+        """Start all adapters from the layer's own key and value projections, as the official code does."""
+        for to_k, to_v in zip(self.to_k_ip, self.to_v_ip, strict=True):
+            to_k.load_state_dict(attn.to_k.state_dict())
+            to_v.load_state_dict(attn.to_v.state_dict())
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Multi-head attention of `(batch, groups, queries, dim)` to `(batch, groups or 1, tokens, dim)`."""
+    batch, groups = query.shape[:2]
+    key, value = (x.expand(batch, groups, -1, -1) for x in (key, value))
+    query, key, value = (
+        x.flatten(0, 1).unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+    )
+    output = F.scaled_dot_product_attention(query, key, value)
+    return output.transpose(1, 2).flatten(2).unflatten(0, (batch, groups))
