@@ -1,0 +1,163 @@
+"""Speech features at 50 tokens a second, and the window of them that each video frame hears.
+
+Two encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official release, and a
+log-mel spectrogram that needs no weights, for the demo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dicetalk.config import Speech
+from dicetalk.errors import DicetalkError
+
+SAMPLE_RATE_HZ = 16_000
+TOKENS_PER_SECOND = 50
+SAMPLES_PER_TICK = 640  # one video frame at 25 fps = two tokens
+TOKENS_PER_TICK = 2
+
+WHISPER_CHUNK_SAMPLES = 480_000  # 30 s, encoded without context across chunks (official `process_audio`)
+WHISPER_CHUNK_MELS = 3000
+
+MEL_FFT = 512
+MEL_FLOOR_POWER = 1e-8  # -80 dB
+MEL_MEAN_DB, MEL_STD_DB = -36.0, 20.0  # of recorded speech with the settings below; brings features near N(0, 1)
+
+
+class SpeechEncoder(Protocol):
+    """Turns speech into features at 50 tokens a second."""
+
+    num_layers: int
+    channels: int
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Encode mono 16 kHz samples `(num_samples,)` in [-1, 1] to float32 `(tokens, num_layers, channels)`.
+
+        There are two tokens for each whole 40 ms of sound.
+        """
+
+
+class LogMelSpeech:
+    """Log-mel spectrogram with one layer; a fixed affine map keeps loudness, which carries emotion."""
+
+    num_layers = 1
+
+    def __init__(self, num_mels: int):
+        self.channels = num_mels
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Encode as documented in `SpeechEncoder`."""
+        import librosa
+
+        num_tokens = count_tokens(samples)
+        hop = SAMPLE_RATE_HZ // TOKENS_PER_SECOND
+        power = librosa.feature.melspectrogram(
+            y=samples, sr=SAMPLE_RATE_HZ, n_fft=MEL_FFT, hop_length=hop, n_mels=self.channels, pad_mode="constant"
+        )
+        decibels = librosa.power_to_db(power, ref=1.0, amin=MEL_FLOOR_POWER, top_db=None)
+        features = (decibels.T[:num_tokens, None] - MEL_MEAN_DB) / MEL_STD_DB
+        return features.astype(np.float32)
+
+
+class WhisperSpeech:
+    """All hidden states of a Whisper encoder: embedding output and each layer (whisper-tiny: 5 x 384).
+
+    Args:
+        folder: a transformers Whisper directory with safetensors weights.
+    """
+
+    def __init__(self, folder: Path):
+        from transformers import WhisperFeatureExtractor, WhisperModel
+
+        self.extractor = WhisperFeatureExtractor.from_pretrained(folder)
+        self.encoder = WhisperModel.from_pretrained(folder, use_safetensors=True).encoder.eval()
+        self.num_layers = self.encoder.config.encoder_layers + 1
+        self.channels = self.encoder.config.d_model
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Encode as documented in `SpeechEncoder`; the last 30-s chunk is padded and encoded in full."""
+        num_tokens = count_tokens(samples)
+        chunks = [samples[i : i + WHISPER_CHUNK_SAMPLES] for i in range(0, len(samples), WHISPER_CHUNK_SAMPLES)]
+        mels = [self.extractor(chunk, sampling_rate=SAMPLE_RATE_HZ).input_features[0] for chunk in chunks]
+        return whisper_hidden_states(self.encoder, mels)[:num_tokens]
+
+
+def whisper_hidden_states(encoder: Any, mels: Sequence[np.ndarray]) -> np.ndarray:
+    """Encode 30-s log-mel chunks `(mels, 3000)` one by one and stack the hidden states.
+
+    Returns:
+        float32 `(1500 * chunks, encoder_layers + 1, channels)`.
+    """
+    import torch
+
+    parameter = next(encoder.parameters())
+    states = []
+    with torch.inference_mode():
+        for mel in mels:
+            inputs = torch.as_tensor(mel, dtype=parameter.dtype, device=parameter.device)[None]
+            hidden = encoder(inputs, output_hidden_states=True).hidden_states
+            states.append(torch.stack(hidden, dim=2)[0].float().cpu().numpy())
+    return np.concatenate(states)
+
+
+def load_speech_encoder(settings: Speech) -> SpeechEncoder:
+    """Return the encoder that `encode.speech` asks for; Whisper comes from the weights registry."""
+    if settings.backend == "logmel":
+        return LogMelSpeech(settings.num_mels)
+    from dicetalk import weights
+
+    return WhisperSpeech(weights.resolve("whisper-tiny"))
+
+
+def count_tokens(samples: np.ndarray) -> int:
+    """Return how many tokens mono samples give.
+
+    Raises:
+        DicetalkError: for other than one channel, non-finite values or less than 80 ms, which gives no frame at 12.5 fps.
+    """
+    if samples.ndim != 1:
+        raise DicetalkError(f"Speech must be mono, shape (num_samples,); found {samples.shape}.")
+    if not np.isfinite(samples).all():
+        raise DicetalkError("Speech holds non-finite samples; decode the audio again.")
+    if len(samples) < 2 * SAMPLES_PER_TICK:
+        raise DicetalkError(f"Speech of {len(samples) / SAMPLE_RATE_HZ:.3f} s is too short; 0.08 s is the minimum.")
+    return TOKENS_PER_TICK * (len(samples) // SAMPLES_PER_TICK)
+
+
+def pad_tokens(tokens: np.ndarray, window_tokens: int = 10) -> np.ndarray:
+    """Put zero tokens around a clip so that every frame has a full window: 4 before and 6 after for 10."""
+    before = window_tokens * 2 // 5
+    return np.pad(tokens, [(before, window_tokens - before), *[(0, 0)] * (tokens.ndim - 1)])
+
+
+def window_indices(ticks: np.ndarray, window_tokens: int = 10) -> np.ndarray:
+    """Return which padded tokens the frames at 25-fps positions `ticks` hear: `(*ticks.shape, window_tokens)`."""
+    return TOKENS_PER_TICK * np.asarray(ticks)[..., None] + np.arange(window_tokens)
+
+
+def audio_windows(
+    tokens: np.ndarray, num_frames: int, frame_stride: int = 2, window_tokens: int = 10
+) -> np.ndarray:
+    """Cut the speech window of each video frame (official `dice_talk.test`; about -80 ms to +120 ms).
+
+    Args:
+        tokens: `(tokens, layers, channels)` at 50 tokens a second.
+        num_frames: video frames at `25 / frame_stride` fps.
+        frame_stride: 25-fps ticks between video frames.
+        window_tokens: tokens per frame.
+
+    Returns:
+        `(num_frames, window_tokens, layers, channels)`; positions outside the clip are zeros.
+
+    Raises:
+        DicetalkError: when the clip is shorter than `num_frames`.
+    """
+    available = len(tokens) // (TOKENS_PER_TICK * frame_stride)
+    if num_frames > available:
+        raise DicetalkError(f"{len(tokens)} speech tokens cover {available} frames; {num_frames} were asked for.")
+    indices = window_indices(frame_stride * np.arange(num_frames), window_tokens)
+    return pad_tokens(tokens, window_tokens)[indices]
