@@ -1,11 +1,12 @@
 """MLflow behind a null object: callers always log, and `tracking.uri: null` makes logging do nothing.
 
-One parent run per pipeline run, one nested run per stage. A flow opens the parent with `pipeline_run` and stages find it in
-the environment. A plain `dvc repro` has no process that outlives its stages, so there the parent is found by what is being
-reproduced: git commit + params.yaml. Running the same thing again, after a crash for instance, therefore continues the same
-parent, and a stage that did not finish continues its own run and curves.
+One parent run per pipeline run, one nested run per stage. A flow opens the parent with `pipeline_run` and
+stages find it in the environment. A plain `dvc repro` has no process that outlives its stages, so there the
+parent is found by what is being reproduced: git commit + params.yaml. Running the same thing again, after a
+crash for instance, continues the same parent, and a stage that did not finish continues its own run and
+curves.
 
-Only `MlflowClient` is imported, and only inside functions: 2 s against 7 s for all of mlflow on a cold start.
+Only `MlflowClient` is imported, and only inside functions, because importing all of mlflow takes seconds.
 """
 
 from __future__ import annotations
@@ -78,9 +79,7 @@ class MlflowTracker(Tracker):
         now_ms = int(time.time() * 1000)
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise DicetalkError(
-                    f"Metric {name!r} is {value} at step {step}; only finite numbers are logged."
-                )
+                raise DicetalkError(f"Metric {name!r} is {value} at step {step}; only finite numbers are logged.")
             self._metrics.append(Metric(name, float(value), now_ms, step))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -115,7 +114,7 @@ class MlflowTracker(Tracker):
 
 @contextmanager
 def stage_run(stage: str, tracking: Tracking, logged: BaseModel | Mapping[str, Any]) -> Iterator[Tracker]:
-    """Open the run of one stage, nested in the run of the pipeline; it ends FINISHED, or FAILED on an exception.
+    """Open the run of one stage, nested in the pipeline's run; it ends FINISHED, or FAILED on an exception.
 
     Args:
         stage: name of the stage, also of the run.
@@ -162,8 +161,9 @@ def pipeline_run(tracking: Tracking, name: str) -> Iterator[Tracker]:
 def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     """Return a client and the id of the experiment, created when missing.
 
-    `uri: sqlite` stands for `mlflow.db` and `mlruns/` of the working directory, as absolute paths because DVC may run a
-    stage in another directory. The environment variable MLFLOW_TRACKING_URI goes before `uri`.
+    `uri: sqlite` stands for `mlflow.db` and `mlruns/` of the working directory, as absolute paths because
+    DVC may run a stage in another directory. The environment variable MLFLOW_TRACKING_URI goes before
+    `uri`.
 
     Raises:
         DicetalkError: when mlflow is not installed.
@@ -172,9 +172,7 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise DicetalkError(
-            f"mlflow is not installed ({error}); install it or set tracking.uri: null."
-        ) from None
+        raise DicetalkError(f"mlflow is not installed ({error}); install it or set tracking.uri: null.") from None
     local = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     uri = os.environ.get("MLFLOW_TRACKING_URI") or (local if tracking.uri == "sqlite" else tracking.uri)
     client = MlflowClient(uri)
@@ -234,17 +232,14 @@ def _find_or_create_parent(client: MlflowClient, experiment_id: str) -> str:
 
 def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
     condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    runs = client.search_runs(
-        [experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"]
-    )
+    runs = client.search_runs([experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"])
     return runs[0] if runs else None
 
 
 def _create_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-    lock = Path("dvc.lock")
-    provenance = {"dicetalk.git_commit": git_commit()} | (
-        {"dicetalk.dvc_lock": sha256_file(lock)} if lock.exists() else {}
-    )
+    provenance = {"dicetalk.git_commit": git_commit()}
+    if Path("dvc.lock").exists():
+        provenance["dicetalk.dvc_lock"] = sha256_file(Path("dvc.lock"))
     return client.create_run(experiment_id, run_name=name, tags=provenance | dict(tags)).info.run_id
 
 
