@@ -1,0 +1,1 @@
+"""Procedural talking heads: an endless, licence-free stand-in for recorded emotional speech video."""
