@@ -20,9 +20,9 @@ def training_clip(
 ) -> np.ndarray:
     """Return a face-centred clip of a new person as uint8 RGB of shape (num_frames, size, size, 3).
 
-    The expression drifts between one to three random (emotion, level) targets while the head idles and mostly babbles.
-    The crop is fixed for the clip, as a real preprocessing does: the face box enlarged on each side by `crop_margin`
-    (fraction of the box, jittered per clip by +-0.08), drawn directly at `size`.
+    The expression drifts between one to three random (emotion, level) targets while the head idles and mostly
+    babbles. The crop is fixed for the clip, as a real preprocessing does: the face box enlarged on each side by
+    `crop_margin` (fraction of the box, jittered per clip by +-0.08), drawn directly at `size`.
     """
     identity = sample_identity(rng)
     states = _wandering_states(rng, num_frames, fps)
@@ -38,7 +38,7 @@ def face_view(
     margin: float,
     offset: np.ndarray | tuple[float, float] = (0, 0),
 ) -> View:
-    """Return the square view around the mean face box of `states`, enlarged by `margin` of the box on each side."""
+    """Return the square view around the mean face box, enlarged by `margin` of the box on each side."""
     origin = View(size, size, 1.0, 0.0, 0.0)
     boxes = np.array([view_box(identity, state, origin) for state in states])
     x, y = (boxes[:, :2] + boxes[:, 2:] / 2).mean(0) + np.asarray(offset)

@@ -48,41 +48,36 @@ class FaceState:
 
 CONTROLS: tuple[str, ...] = tuple(field.name for field in fields(FaceState))
 
-# What each emotion does at full strength, after the prototypes of Ekman and Friesen's facial action coding (FACS).
-# The flush follows the emotion-specific facial colour reported by Benitez-Quiroz et al. (PNAS 2018).
+
+def _both(**values: float) -> dict[str, float]:
+    """Give the same value to the left and the right control of each name."""
+    return {f"{name}_{side}": value for name, value in values.items() for side in ("left", "right")}
+
+
+# What each emotion does at full strength: the prototypes of the facial action coding system (Ekman and Friesen),
+# plus a change of skin colour (emotion shows in facial blood flow: Benitez-Quiroz et al., PNAS 2018).
 PROTOTYPES: dict[str, dict[str, float]] = {
-    "angry": dict(
-        brow_inner_left=-1.0, brow_inner_right=-1.0, brow_outer_left=0.1, brow_outer_right=0.1, brow_knit=1.0,
-        lid_left=-0.05, lid_right=-0.05, lid_lower=0.55, lip_press=0.85, smile_left=-0.35, smile_right=-0.35, flush=1.0,
-        nose_wrinkle=0.15, pitch=0.07,
-    ),
+    "angry": _both(brow_inner=-1.0, brow_outer=0.1, lid=-0.05, smile=-0.35)
+    | dict(brow_knit=1.0, lid_lower=0.55, nose_wrinkle=0.15, lip_press=0.85, flush=1.0, pitch=0.07),
     "contempt": dict(
-        brow_inner_left=-0.35, brow_outer_left=-0.3, brow_inner_right=0.35, brow_outer_right=0.95, lid_left=-0.42,
-        lid_right=-0.22, smile_right=1.0, smile_left=-0.15, gaze_x=-0.3, pitch=-0.08, roll=0.09, lip_press=0.3,
-    ),
-    "disgusted": dict(
-        brow_inner_left=-0.75, brow_inner_right=-0.75, brow_outer_left=-0.6, brow_outer_right=-0.6, brow_knit=0.5,
-        lid_left=-0.48, lid_right=-0.48, lid_lower=0.9, nose_wrinkle=1.0, lip_raise=1.0, lip_part=0.25, smile_left=-0.45,
-        smile_right=-0.45, cheek=0.4, flush=-0.35, pitch=-0.03, yaw=0.06,
-    ),
-    "fear": dict(
-        brow_inner_left=1.0, brow_inner_right=1.0, brow_outer_left=0.1, brow_outer_right=0.1, brow_knit=0.9, lid_left=0.85,
-        lid_right=0.85, lid_lower=0.15, mouth_wide=0.75, lip_part=0.5, smile_left=-0.5, smile_right=-0.5, flush=-1.0,
-    ),
-    "happy": dict(
-        brow_inner_left=0.1, brow_inner_right=0.1, brow_outer_left=0.2, brow_outer_right=0.2, lid_left=-0.12, lid_right=-0.12,
-        lid_lower=0.8, cheek=1.0, smile_left=1.0, smile_right=1.0, mouth_wide=0.4, lip_part=0.55, flush=0.4,
-    ),
+        brow_inner_left=-0.35, brow_outer_left=-0.3, brow_inner_right=0.35, brow_outer_right=0.95
+    )
+    | dict(lid_left=-0.42, lid_right=-0.22, gaze_x=-0.3, smile_left=-0.15, smile_right=1.0, lip_press=0.3)
+    | dict(pitch=-0.08, roll=0.09),
+    "disgusted": _both(brow_inner=-0.75, brow_outer=-0.6, lid=-0.48, smile=-0.45)
+    | dict(
+        brow_knit=0.5, lid_lower=0.9, nose_wrinkle=1.0, lip_raise=1.0, lip_part=0.25, cheek=0.4, flush=-0.35
+    )
+    | dict(pitch=-0.03, yaw=0.06),
+    "fear": _both(brow_inner=1.0, brow_outer=0.1, lid=0.85, smile=-0.5)
+    | dict(brow_knit=0.9, lid_lower=0.15, mouth_wide=0.75, lip_part=0.5, flush=-1.0),
+    "happy": _both(brow_inner=0.1, brow_outer=0.2, lid=-0.12, smile=1.0)
+    | dict(lid_lower=0.8, cheek=1.0, mouth_wide=0.4, lip_part=0.55, flush=0.4),
     "neutral": {},
-    "sad": dict(
-        brow_inner_left=0.95, brow_inner_right=0.95, brow_outer_left=-0.6, brow_outer_right=-0.6, brow_knit=0.45,
-        lid_left=-0.5, lid_right=-0.5, smile_left=-1.0, smile_right=-1.0, gaze_y=0.5, flush=-0.2, pitch=0.1, roll=-0.05,
-    ),
-    "surprised": dict(
-        brow_inner_left=1.0, brow_inner_right=1.0, brow_outer_left=1.1, brow_outer_right=1.1, lid_left=1.0, lid_right=1.0,
-        jaw=0.5, mouth_round=0.5, pitch=-0.05,
-    ),
-}  # fmt: skip
+    "sad": _both(brow_inner=0.95, brow_outer=-0.6, lid=-0.5, smile=-1.0)
+    | dict(brow_knit=0.45, gaze_y=0.5, flush=-0.2, pitch=0.1, roll=-0.05),
+    "surprised": _both(brow_inner=1.0, brow_outer=1.1, lid=1.0) | dict(jaw=0.5, mouth_round=0.5, pitch=-0.05),
+}
 
 
 def emotion_targets(emotion: str, level: int) -> FaceState:

@@ -17,7 +17,7 @@ SUBPIXEL_BITS = 5
 
 @dataclass(frozen=True)
 class View:
-    """A canvas and where the head stands on it: `unit` pixels per half face width, eyes' midpoint at (x, y) pixels."""
+    """A canvas in pixels with the head on it: `unit` pixels per half face width, eyes' midpoint at (x, y)."""
 
     width: int
     height: int
@@ -76,16 +76,17 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 class Sketch:
-    """Polygons in face coordinates (x right, y down, eyes at y = 0), projected together and filled in order."""
+    """Polygons in face coordinates (x right, y down, eyes at y = 0), projected together, filled in order."""
 
     def __init__(self) -> None:
+        """Start empty."""
         self._rings: list[np.ndarray] = []
         self._relief: list[float] = []
         self._depth: list[float] = []
         self._polygons: list[tuple[int, Colour]] = []
 
     def add(self, points: np.ndarray, colour: Colour, relief: float = 1.0, depth: float = 0.0) -> None:
-        """Add a polygon (n, 2); its points lie `relief` times the head's bulge plus `depth` in front of the ears."""
+        """Add a polygon (n, 2) lying `relief` times the head's bulge plus `depth` in front of the ears."""
         self.add_rings((points,), colour, relief, depth)
 
     def add_rings(
@@ -124,7 +125,7 @@ def project(
     points: np.ndarray, identity: Identity, state: FaceState, view: View, relief: np.ndarray | float = 1.0,
     depth: np.ndarray | float = 0.0,
 ) -> np.ndarray:  # fmt: skip
-    """Return pixel positions (n, 2) of face points (n, 2) on the turned head, as an orthographic camera sees them."""
+    """Return the pixels (n, 2) where an orthographic camera sees face points (n, 2) of the turned head."""
     x = points[:, 0] * identity.face_width
     y = points[:, 1] * identity.face_height
     bulge = np.sqrt(np.maximum(1.0 - (points[:, 0] / 1.15) ** 2 - (points[:, 1] / 1.75) ** 2, 0.0))

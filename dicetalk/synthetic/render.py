@@ -59,6 +59,6 @@ def head_box(identity: Identity, state: FaceState, size: int) -> tuple[float, fl
 
 def view_box(identity: Identity, state: FaceState, view: View) -> tuple[float, float, float, float]:
     """Return (x, y, width, height) of the face in pixels of `view`."""
-    x, y = project(np.array([(0.0, 0.36)]), identity, state, view)[0]
-    side = 1.95 * view.unit * (1 + state.scale)
+    x, y = project(np.array([(0.0, 0.47)]), identity, state, view)[0]
+    side = 1.97 * view.unit * (1 + state.scale)
     return float(x - side / 2), float(y - side / 2), float(side), float(side)

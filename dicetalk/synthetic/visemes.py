@@ -23,7 +23,7 @@ class Phoneme:
 
 VISEME_CONTROLS = ("jaw", "mouth_round", "mouth_wide", "lip_press", "lip_part", "lip_bite")
 
-# (jaw, round, wide, press, part, bite) per first letter of an IPA symbol. Jaw opening follows vowel openness (the IPA chart).
+# (jaw, round, wide, press, part, bite) per letter of an IPA symbol; jaw opening follows the IPA chart's openness.
 _OPEN = {"a": 1.0, "ɑ": 1.0, "æ": 0.9, "ɐ": 0.8, "ʌ": 0.75, "ɒ": 0.85, "ɔ": 0.65, "ɛ": 0.65, "ɜ": 0.55, "ə": 0.42,
          "e": 0.5, "o": 0.55, "ɪ": 0.32, "i": 0.22, "ʊ": 0.3, "u": 0.22, "ᵻ": 0.3, "ɚ": 0.42, "ɝ": 0.45}  # fmt: skip
 _ROUND = {"ɒ": 0.35, "ɔ": 0.6, "o": 0.85, "ʊ": 0.8, "u": 1.0}
@@ -51,8 +51,8 @@ def is_sound(ipa: str) -> bool:
 def viseme_track(phonemes: Sequence[Phoneme], num_frames: int, fps: float) -> dict[str, np.ndarray]:
     """Return mouth controls and `voice`, each (num_frames,), for timed phonemes.
 
-    Targets are held for each sound and smoothed over time (coarticulation); lip closures and bites are then enforced,
-    because short as they are they always complete.
+    Targets are held for each sound and smoothed over time (coarticulation); lip closures and bites are then
+    enforced, because short as they are they always complete.
     """
     margin = 0.3
     times = (
