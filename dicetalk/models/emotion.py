@@ -100,6 +100,7 @@ class EmotionModel(ModelMixin, ConfigMixin):
         hidden_dim: width of the projection MLPs.
         classifier_in_channels: channels of the UNet features the emotion discriminator sees.
         num_classes: (emotion, level) classes.
+        retrieval: the mode `forward` uses unless told otherwise; False is the release's inference setting.
     """
 
     @register_to_config
@@ -113,6 +114,7 @@ class EmotionModel(ModelMixin, ConfigMixin):
         hidden_dim: int = 1024,
         classifier_in_channels: int = 1280,
         num_classes: int = 22,
+        retrieval: bool = False,
     ):
         super().__init__()
         self.emo_linear = TokenProjection(prior_dim, hidden_dim, num_tokens, dim)
@@ -125,7 +127,7 @@ class EmotionModel(ModelMixin, ConfigMixin):
         self,
         prior: torch.Tensor,
         drop_mask: torch.Tensor | None = None,
-        retrieval: bool = False,
+        retrieval: bool | None = None,
         gradient_to_bank: bool = False,
     ) -> EmotionOutput:
         """Turn emotion priors into tokens.
@@ -134,8 +136,8 @@ class EmotionModel(ModelMixin, ConfigMixin):
             prior: `(batch, frames, prior_dim)`.
             drop_mask: boolean `(batch, frames)`; True replaces the prior and its code by zeros. The VQ loss still sees
                 the prior.
-            retrieval: True attends to the tokens of the one code nearest to the prior, False (the release's setting)
-                to the tokens of all codes.
+            retrieval: True attends to the tokens of the one code nearest to the prior, False to the tokens of all codes;
+                `None` takes the configured mode.
             gradient_to_bank: whole-bank mode only. The official code blocks this gradient, so that the bank learns in
                 retrieval mode alone; True lets the attention train the codes.
 
@@ -143,6 +145,7 @@ class EmotionModel(ModelMixin, ConfigMixin):
             Tokens, VQ loss and code indices.
         """
         batch, frames = prior.shape[:2]
+        retrieval = self.config.retrieval if retrieval is None else retrieval
         keep = None if drop_mask is None else (~drop_mask[..., None]).to(prior.dtype)
 
         # 1. Keys and values: one code per prior, or the whole bank once for all of them
@@ -167,10 +170,10 @@ class EmotionModel(ModelMixin, ConfigMixin):
         bank = self.codebook.codebook.weight
         return self.kv_tokens_linear(bank if gradient_to_bank else bank.detach()).flatten(0, 1)[None]
 
-    def null_tokens(self, retrieval: bool = False) -> torch.Tensor:
+    def null_tokens(self, retrieval: bool | None = None) -> torch.Tensor:
         """Return the unconditional tokens `(1, 1, num_tokens, dim)`: the model fed an all-zero prior.
 
-        A dropped prior is something else in retrieval mode: there the zeros replace the code as well.
+        In retrieval mode `drop_mask` gives something else: it replaces the code by zeros as well.
         """
         prior = self.emo_linear.proj1.weight.new_zeros(1, 1, self.config.prior_dim)
         return self(prior, retrieval=retrieval).tokens

@@ -1,0 +1,143 @@
+"""The denoising loop over clips, windows and guidance branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import EulerDiscreteScheduler
+
+from dicetalk.models.guidance import Branch, Guidance
+from dicetalk.models.unet import DiceTalkUNet
+from dicetalk.models.windows import WindowPlan
+
+
+@dataclass
+class ClipConditions:
+    """Everything that steers a batch of clips of equal length.
+
+    Args:
+        image_tokens: image embedding `(batch, 1, dim)`.
+        image_latents: latent of the reference image, not scaled, `(batch, channels, height, width)`.
+        audio_tokens: `(batch, frames, tokens, dim)`.
+        emotion_tokens: `(batch, frames or 1, tokens, dim)`.
+        null_audio_tokens: `(1, 1, tokens, dim)`.
+        null_emotion_tokens: `(1, 1, tokens, dim)`.
+        added_time_ids: fps, motion bucket, expression bucket `(batch, 3)`.
+        face_mask: `(batch, 1, height, width)` in [0, 1] at any resolution.
+        pose_feature: `(batch, channels, height, width)` at latent resolution.
+    """
+
+    image_tokens: torch.Tensor
+    image_latents: torch.Tensor
+    audio_tokens: torch.Tensor
+    emotion_tokens: torch.Tensor
+    null_audio_tokens: torch.Tensor
+    null_emotion_tokens: torch.Tensor
+    added_time_ids: torch.Tensor
+    face_mask: torch.Tensor
+    pose_feature: torch.Tensor
+
+    def padded(self, num_padding_frames: int) -> ClipConditions:
+        """Return conditions with unconditional frames appended, as the official ring of windows needs."""
+        if not num_padding_frames:
+            return self
+        num_frames = self.audio_tokens.shape[1]
+        audio = _append(self.audio_tokens, self.null_audio_tokens, num_padding_frames)
+        emotion = self.emotion_tokens.expand(-1, num_frames, -1, -1)
+        emotion = _append(emotion, self.null_emotion_tokens, num_padding_frames)
+        return ClipConditions(**{**vars(self), "audio_tokens": audio, "emotion_tokens": emotion})
+
+    def unet_inputs(self, clip: int, frames: torch.Tensor, branch: Branch) -> dict[str, torch.Tensor]:
+        """Return one sample's UNet inputs, without batch axis: one clip, one window of frames, one branch."""
+        with_image, with_audio, with_emotion = branch.value
+        image_latent, image_token = self.image_latents[clip], self.image_tokens[clip]
+        audio = self.audio_tokens[clip, frames] if with_audio else self.null_audio_tokens[0].expand(len(frames), -1, -1)
+        emotion = self.emotion_tokens[clip]
+        emotion = emotion if len(emotion) == 1 else emotion[frames]
+        return {
+            "image_latents": image_latent if with_image else torch.zeros_like(image_latent),
+            "encoder_hidden_states": image_token if with_image else torch.zeros_like(image_token),
+            "audio_tokens": audio,
+            "emotion_tokens": emotion if with_emotion else self.null_emotion_tokens[0].expand_as(emotion),
+            "added_time_ids": self.added_time_ids[clip],
+            "face_mask": self.face_mask[clip],
+            "pose_feature": self.pose_feature[clip],
+        }
+
+
+@torch.no_grad()
+def denoise(
+    unet: DiceTalkUNet,
+    scheduler: EulerDiscreteScheduler,
+    latents: torch.Tensor,
+    conditions: ClipConditions,
+    guidance: Guidance,
+    windows: WindowPlan,
+    max_batch: int | None = None,
+    first_step: int = 0,
+    on_step: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Denoise a batch of clips.
+
+    The velocities of all windows and branches are combined before the Euler step. The official code averages the
+    windows' results after the step; the step is linear in the velocity, so both are the same.
+
+    Args:
+        unet: the network; its dtype decides the precision of the forward passes.
+        scheduler: with `set_timesteps` already called.
+        latents: noisy latents at the first step's noise level `(batch, frames, channels, height, width)`, padding
+            frames included; float32 is recommended, at sigma 700 half precision is coarser than the signal.
+        conditions: for the same frames, see `ClipConditions.padded`.
+        guidance: scales of the conditions.
+        windows: how frames are grouped.
+        max_batch: most samples (clip x window x branch) in one forward pass; `None`: all of them.
+        first_step: step of the schedule to start from, for a start below the highest noise level.
+        on_step: called after each step with its number, its timestep and the latents.
+
+    Returns:
+        Clean latents, scaled, in the shape of `latents`.
+    """
+    timesteps = scheduler.timesteps[first_step:]
+    scheduler.set_begin_index(first_step)
+    batch, num_frames = latents.shape[:2]
+    for step, timestep in enumerate(timesteps):
+        # 1. This step's samples
+        weights = guidance.branch_weights(step, len(timesteps))
+        frame_indices = windows.frame_indices(num_frames, step).to(latents.device)
+        samples = [(clip, frames, branch) for clip in range(batch) for frames in frame_indices for branch in weights]
+        noisy = scheduler.scale_model_input(latents, timestep).to(unet.dtype)
+
+        # 2. Velocities, summed over branches and windows
+        velocity = torch.zeros_like(latents, dtype=torch.float32)
+        chunk_size = max_batch or len(samples)
+        for start in range(0, len(samples), chunk_size):
+            chunk = samples[start : start + chunk_size]
+            predictions = unet(timestep=timestep, **_stack(noisy, conditions, chunk)).sample.float()
+            for (clip, frames, branch), prediction in zip(chunk, predictions, strict=True):
+                velocity[clip, frames] += weights[branch] * prediction
+
+        # 3. Average where windows overlap, then one Euler step
+        counts = frame_indices.flatten().bincount(minlength=num_frames)
+        velocity /= counts[:, None, None, None]
+        latents = scheduler.step(velocity, timestep, latents).prev_sample
+        if on_step is not None:
+            on_step(step, timestep, latents)
+    return latents
+
+
+def _stack(
+    noisy: torch.Tensor, conditions: ClipConditions, chunk: list[tuple[int, torch.Tensor, Branch]]
+) -> dict[str, torch.Tensor]:
+    """Batch the UNet inputs of `(clip, frames, branch)` samples."""
+    inputs = [conditions.unet_inputs(*sample) for sample in chunk]
+    stacked = {name: torch.stack([item[name] for item in inputs]) for name in inputs[0]}
+    windows = torch.stack([noisy[clip, frames] for clip, frames, _ in chunk])
+    image_latents = stacked.pop("image_latents")[:, None].expand(-1, windows.shape[1], -1, -1, -1)
+    return {"sample": torch.cat([windows, image_latents.to(windows.dtype)], dim=2), **stacked}
+
+
+def _append(tokens: torch.Tensor, null_tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Append `num_frames` copies of `(1, 1, tokens, dim)` to `(batch, frames, tokens, dim)`."""
+    return torch.cat([tokens, null_tokens.expand(tokens.shape[0], num_frames, -1, -1)], dim=1)
