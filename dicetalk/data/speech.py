@@ -1,7 +1,7 @@
 """Speech features at 50 tokens a second, and the window of them that each video frame hears.
 
-Two encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official release, and a
-log-mel spectrogram that needs no weights, for the demo.
+Two encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official
+release, and a log-mel spectrogram that needs no weights, for the demo.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ WHISPER_CHUNK_MELS = 3000
 
 MEL_FFT = 512
 MEL_FLOOR_POWER = 1e-8  # -80 dB
-MEL_MEAN_DB, MEL_STD_DB = -36.0, 20.0  # of recorded speech with the settings below; brings features near N(0, 1)
+MEL_MEAN_DB, MEL_STD_DB = (
+    -36.0,
+    20.0,
+)  # of recorded speech with the settings below; brings features near N(0, 1)
 
 
 class SpeechEncoder(Protocol):
@@ -56,7 +59,12 @@ class LogMelSpeech:
         num_tokens = count_tokens(samples)
         hop = SAMPLE_RATE_HZ // TOKENS_PER_SECOND
         power = librosa.feature.melspectrogram(
-            y=samples, sr=SAMPLE_RATE_HZ, n_fft=MEL_FFT, hop_length=hop, n_mels=self.channels, pad_mode="constant"
+            y=samples,
+            sr=SAMPLE_RATE_HZ,
+            n_fft=MEL_FFT,
+            hop_length=hop,
+            n_mels=self.channels,
+            pad_mode="constant",
         )
         decibels = librosa.power_to_db(power, ref=1.0, amin=MEL_FLOOR_POWER, top_db=None)
         features = (decibels.T[:num_tokens, None] - MEL_MEAN_DB) / MEL_STD_DB
@@ -81,7 +89,9 @@ class WhisperSpeech:
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Encode as documented in `SpeechEncoder`; the last 30-s chunk is padded and encoded in full."""
         num_tokens = count_tokens(samples)
-        chunks = [samples[i : i + WHISPER_CHUNK_SAMPLES] for i in range(0, len(samples), WHISPER_CHUNK_SAMPLES)]
+        chunks = [
+            samples[i : i + WHISPER_CHUNK_SAMPLES] for i in range(0, len(samples), WHISPER_CHUNK_SAMPLES)
+        ]
         mels = [self.extractor(chunk, sampling_rate=SAMPLE_RATE_HZ).input_features[0] for chunk in chunks]
         return whisper_hidden_states(self.encoder, mels)[:num_tokens]
 
@@ -117,14 +127,17 @@ def count_tokens(samples: np.ndarray) -> int:
     """Return how many tokens mono samples give.
 
     Raises:
-        DicetalkError: for other than one channel, non-finite values or less than 80 ms, which gives no frame at 12.5 fps.
+        DicetalkError: for other than one channel, non-finite values or less than 80 ms, which gives no
+            frame at 12.5 fps.
     """
     if samples.ndim != 1:
         raise DicetalkError(f"Speech must be mono, shape (num_samples,); found {samples.shape}.")
     if not np.isfinite(samples).all():
         raise DicetalkError("Speech holds non-finite samples; decode the audio again.")
     if len(samples) < 2 * SAMPLES_PER_TICK:
-        raise DicetalkError(f"Speech of {len(samples) / SAMPLE_RATE_HZ:.3f} s is too short; 0.08 s is the minimum.")
+        raise DicetalkError(
+            f"Speech of {len(samples) / SAMPLE_RATE_HZ:.3f} s is too short; 0.08 s is the minimum."
+        )
     return TOKENS_PER_TICK * (len(samples) // SAMPLES_PER_TICK)
 
 
@@ -135,7 +148,7 @@ def pad_tokens(tokens: np.ndarray, window_tokens: int = 10) -> np.ndarray:
 
 
 def window_indices(ticks: np.ndarray, window_tokens: int = 10) -> np.ndarray:
-    """Return which padded tokens the frames at 25-fps positions `ticks` hear: `(*ticks.shape, window_tokens)`."""
+    """Return which padded tokens the frames at 25-fps positions `ticks` hear `(*ticks.shape, window)`."""
     return TOKENS_PER_TICK * np.asarray(ticks)[..., None] + np.arange(window_tokens)
 
 
@@ -158,6 +171,8 @@ def audio_windows(
     """
     available = len(tokens) // (TOKENS_PER_TICK * frame_stride)
     if num_frames > available:
-        raise DicetalkError(f"{len(tokens)} speech tokens cover {available} frames; {num_frames} were asked for.")
+        raise DicetalkError(
+            f"{len(tokens)} speech tokens cover {available} frames; {num_frames} were asked for."
+        )
     indices = window_indices(frame_stride * np.arange(num_frames), window_tokens)
     return pad_tokens(tokens, window_tokens)[indices]

@@ -54,7 +54,8 @@ def test_whisper_windows_equal_the_official_code(shared_dir: Path):
 
     vectors = load_file(shared_dir / "reference/vectors/conditioning.safetensors")
     config = transformers.WhisperConfig(
-        vocab_size=64, num_mel_bins=80, d_model=16, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=32,
+        vocab_size=64, num_mel_bins=80, d_model=16, encoder_layers=4, encoder_attention_heads=2,
+        encoder_ffn_dim=32,
         decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32, max_source_positions=1500,
         max_target_positions=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
     )  # fmt: skip

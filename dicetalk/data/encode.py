@@ -1,0 +1,123 @@
+"""What training would otherwise recompute for every batch: latents, image embeddings, speech, expression.
+
+data/encoded/<set>/
+    shard-000000.safetensors   `<clip_id>/latents`           fp16 (frames, channels, h, w), VAE mode *
+    scaling_factor
+                               `<clip_id>/image_embeddings`  fp16 (ceil(frames / stride), dim), frames 0,
+                               stride, ... `<clip_id>/speech`            fp16 (tokens, layers, channels) at
+                               50 tokens a second `<clip_id>/expression`        fp32 (frames, 136), see
+                               `dicetalk.data.expression`
+    clips.parquet              the rows of kept.parquet with the `shard` that holds them
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save_file
+
+from dicetalk.data.expression import expression_features
+from dicetalk.data.speech import SpeechEncoder
+from dicetalk.errors import DicetalkError
+from dicetalk.files import atomic_directory, atomic_path
+from dicetalk.progress import track
+
+
+@dataclass
+class ClipEncoder:
+    """Encodes single clips with the frozen networks.
+
+    Attributes:
+        vae: image autoencoder of the backbone.
+        embed_images: maps pixels `(batch, 3, height, width)` in [-1, 1] to image embeddings `(batch, dim)`.
+        speech: speech encoder.
+        image_embedding_stride: every n-th frame gets an image embedding.
+        batch_frames: frames per forward pass.
+    """
+
+    vae: Any
+    embed_images: Callable[[torch.Tensor], torch.Tensor]
+    speech: SpeechEncoder
+    image_embedding_stride: int
+    batch_frames: int
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray, samples: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
+        """Encode one clip.
+
+        Args:
+            frames: uint8 RGB at 25 fps `(frames, height, width, 3)`.
+            samples: float32 mono 16 kHz sound.
+            landmarks: `(frames, 68, 2)`.
+
+        Returns:
+            The four arrays of the module docstring.
+
+        Raises:
+            DicetalkError: when an array holds non-finite values, e.g. latents beyond the range of fp16.
+        """
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        parameter = next(self.vae.parameters())
+        pixels = pixels.to(parameter.device, parameter.dtype)
+        latents = [
+            self.vae.encode(batch).latent_dist.mode() * self.vae.config.scaling_factor
+            for batch in pixels.split(self.batch_frames)
+        ]
+        embeddings = [
+            self.embed_images(batch)
+            for batch in pixels[:: self.image_embedding_stride].split(self.batch_frames)
+        ]
+        encoded = {
+            "latents": torch.cat(latents).half().cpu().numpy(),
+            "image_embeddings": torch.cat(embeddings).half().cpu().numpy(),
+            "speech": self.speech.encode(samples).astype(np.float16),
+            "expression": expression_features(landmarks),
+        }
+        for name, values in encoded.items():
+            if not np.isfinite(values).all():
+                raise DicetalkError(
+                    f"The {name} of a clip are not finite; check the weights of `backbone.weights`."
+                )
+        return encoded
+
+
+def encode_set(processed: Path, encoder: ClipEncoder, run_dir: Path, output: Path) -> dict[str, float]:
+    """Encode all clips of a processed set; shards finished by a killed run are not encoded again.
+
+    Args:
+        processed: `data/processed/<set>`.
+        encoder: what encodes a clip.
+        run_dir: where finished shards wait for the rest; named after everything the result depends on.
+        output: `data/encoded/<set>`.
+
+    Returns:
+        Counts for the stage's metrics.
+    """
+    from dicetalk.data.shards import read_samples
+
+    kept = pd.read_parquet(processed / "kept.parquet")
+    names = {name: f"{Path(name).stem}.safetensors" for name in sorted(kept["shard"].unique())}
+    for name in track(list(names), f"encode {processed.name}"):
+        target = run_dir / names[name]
+        if target.is_file():
+            continue
+        tensors = {}
+        for sample in read_samples(processed / name):
+            encoded = encoder.encode(sample.frames(), sample.audio(), sample.landmarks())
+            tensors |= {f"{sample.clip_id}/{key}": values for key, values in encoded.items()}
+        with atomic_path(target) as temporary:
+            save_file(tensors, temporary)
+
+    table = kept.assign(shard=kept["shard"].map(names))
+    with atomic_directory(output) as temporary:
+        for name in names.values():
+            shutil.copyfile(run_dir / name, temporary / name)
+        table.to_parquet(temporary / "clips.parquet", index=False)
+    return {"clips": len(table), "frames": int(table["num_frames"].sum()), "shards": len(names)}

@@ -1,0 +1,155 @@
+"""Disentangled emotion embedder: speech and facial expression of a clip to an identity-agnostic Gaussian.
+
+The paper states the inputs (audio and video), the fusion (cross-modal attention) and the output (a
+Gaussian); sizes and encoders are ours. The released priors show a `mu` with zero mean, so a LayerNorm
+without affine ends it, as here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from torch import nn
+
+SPEECH_TOKENS_PER_FRAME = 2  # 50 tokens a second, 25 frames a second
+MAX_LOG_VARIANCE = 5.0
+
+
+@dataclass
+class EmbedderOutput(BaseOutput):
+    """Gaussian over emotions.
+
+    Args:
+        mu: `(batch, embedding_dim)`, each row with zero mean and unit variance.
+        log_variance: `(batch, embedding_dim)`.
+    """
+
+    mu: torch.Tensor
+    log_variance: torch.Tensor
+
+    def sample(self) -> torch.Tensor:
+        """Draw from the Gaussian with the global random state."""
+        return self.mu + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mu)
+
+
+class ModalityEncoder(nn.Module):
+    """Per-frame features to context-aware tokens; an absent modality becomes one learned token."""
+
+    def __init__(self, in_features: int, dim: int, num_layers: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.input = nn.Linear(in_features, dim)
+        self.absent = nn.Parameter(torch.zeros(1, 1, dim))
+        layer = nn.TransformerEncoderLayer(
+            dim, num_heads, 2 * dim, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+
+    def forward(self, features: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        """Encode `(batch, frames, in_features)`; samples not `present` `(batch,)` get the absent token."""
+        hidden = self.input(features)
+        tokens = self.layers(hidden + _positions(hidden.shape[1], hidden))
+        if present is None:
+            return tokens
+        # Repeating one token over time attends and averages like a single one, so this equals the `None`
+        # path.
+        return torch.where(present[:, None, None], tokens, self.absent)
+
+
+class EmotionEmbedder(ModelMixin, ConfigMixin):
+    """Audio and expression transformers joined by cross-modal attention.
+
+    Args:
+        speech_layers: layers of a speech token.
+        speech_channels: width of one layer of a speech token.
+        expression_dim: width of a frame's expression features.
+        embedding_dim: width of the Gaussian; 256 in the released priors.
+        hidden_dim: width of the transformers.
+        num_layers: layers of each of the two transformers.
+        num_heads: attention heads.
+        dropout: dropout probability.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        speech_layers: int = 5,
+        speech_channels: int = 384,
+        expression_dim: int = 136,
+        embedding_dim: int = 256,
+        hidden_dim: int = 256,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        speech_dim = SPEECH_TOKENS_PER_FRAME * speech_layers * speech_channels
+        self.speech = ModalityEncoder(speech_dim, hidden_dim, num_layers, num_heads, dropout)
+        self.expression = ModalityEncoder(expression_dim, hidden_dim, num_layers, num_heads, dropout)
+        self.speech_reads = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.expression_reads = nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True)
+        self.fusion = nn.Sequential(
+            nn.LayerNorm(2 * hidden_dim),
+            nn.Linear(2 * hidden_dim, 2 * hidden_dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+        )
+        self.mu = nn.Linear(2 * hidden_dim, embedding_dim)
+        self.mu_norm = nn.LayerNorm(embedding_dim, elementwise_affine=False)
+        self.log_variance = nn.Linear(2 * hidden_dim, embedding_dim)
+
+    def forward(
+        self,
+        speech: torch.Tensor | None,
+        expression: torch.Tensor | None,
+        speech_present: torch.Tensor | None = None,
+        expression_present: torch.Tensor | None = None,
+    ) -> EmbedderOutput:
+        """Embed clips of equal length.
+
+        Args:
+            speech: speech tokens `(batch, 2 * frames, speech_layers, speech_channels)`; `None`: not given.
+            expression: `(batch, frames, expression_dim)`; `None`: not given. At least one of the two is
+                needed.
+            speech_present: boolean `(batch,)`; False treats a sample's speech as not given.
+            expression_present: likewise.
+
+        Returns:
+            The Gaussian of each clip.
+        """
+        if speech is None and expression is None:
+            raise ValueError("The embedder needs speech, expression or both.")
+
+        # 1. Each modality by itself
+        batch = len(expression if speech is None else speech)
+        if speech is not None:
+            speech = speech.flatten(2).unflatten(1, (-1, SPEECH_TOKENS_PER_FRAME)).flatten(2)
+            heard = self.speech(speech, speech_present)
+        else:
+            heard = self.speech.absent.expand(batch, -1, -1)
+        if expression is not None:
+            seen = self.expression(expression, expression_present)
+        else:
+            seen = self.expression.absent.expand(batch, -1, -1)
+
+        # 2. Each reads the other
+        heard_with_seen = heard + self.speech_reads(heard, seen, seen, need_weights=False)[0]
+        seen_with_heard = seen + self.expression_reads(seen, heard, heard, need_weights=False)[0]
+
+        # 3. Pool over time
+        pooled = torch.cat([heard_with_seen.mean(1), seen_with_heard.mean(1)], dim=-1)
+        hidden = self.fusion(pooled)
+        log_variance = self.log_variance(hidden).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return EmbedderOutput(self.mu_norm(self.mu(hidden)), log_variance)
+
+
+def _positions(length: int, like: torch.Tensor) -> torch.Tensor:
+    """Return sinusoidal position codes `(length, dim)`; any length works."""
+    dim = like.shape[-1]
+    frequencies = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-math.log(10_000.0) / dim))
+    angles = torch.arange(length, device=like.device)[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :dim].to(like.dtype)
