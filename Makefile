@@ -1,0 +1,50 @@
+# make repro    from a fresh clone to videos, metrics and reports/report.html
+# make test     the tests; test-slow: the long ones
+# make profile P=smoke|demo|paper    choose the parameters; make install builds .venv alone
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+# Sleeping instead of spinning threads: on a busy machine spinning makes small networks several times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+# Stages are started as `python -m stages.NAME`, so the environment has to come first in PATH.
+RUN    := PATH="$(BIN):$$PATH"
+
+.PHONY: install repro test test-slow lint profile clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "dicetalk needs Python 3.10 or newer; run: make install PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,dev]'
+	@touch $@
+
+repro: install
+	@$(RUN) dvc repro
+	@echo
+	@echo "Open reports/report.html. Videos: outputs/generated/, numbers: metrics/evaluate.json,"
+	@echo "curves: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db"
+
+test: install
+	@$(RUN) python -m pytest -q
+
+test-slow: install
+	@$(RUN) python -m pytest -q -m slow
+
+lint: install
+	@$(RUN) ruff check .
+	@$(RUN) pydoclint --quiet dicetalk stages pipelines
+	@$(RUN) mypy
+
+# Refuses to replace a params.yaml that is no profile: those would be edits that exist nowhere else.
+profile:
+	@test -f profiles/$(P).yaml || { echo "usage: make profile P=NAME with one of:" $(notdir $(basename $(wildcard profiles/*.yaml))); exit 2; }
+	@for file in profiles/*.yaml; do cmp -s $$file params.yaml && exit 0; done; \
+		echo "params.yaml has edits of your own; keep them first: cp params.yaml profiles/NAME.yaml"; exit 1
+	@cp profiles/$(P).yaml params.yaml
+	@echo "params.yaml is now profiles/$(P).yaml; run: make repro"
+
+# Removes what `make` and the tools built around it; data, models, runs and reports stay.
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

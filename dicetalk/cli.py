@@ -1,0 +1,113 @@
+"""The `dicetalk` command. Commands import what they need when they run, so `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+weights_app = typer.Typer(
+    no_args_is_help=True, help="The networks this project can load: list, fetch, check."
+)
+app.add_typer(weights_app, name="weights")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dicetalk import __version__
+
+        typer.echo(f"dicetalk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _dicetalk(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Emotional talking portraits: one image, speech and an emotion in, a video out.
+
+    The training pipeline is `make repro` (or `dvc repro`); these commands use its parts on your own files.
+    """
+
+
+@app.command()
+def doctor(
+    params: Annotated[Path, typer.Option(help="Parameter file to check.")] = Path("params.yaml"),
+) -> None:
+    """Check this machine against the active profile and say how to mend what is missing.
+
+    Exit code 1 when something will stop a run. Example: `dicetalk doctor --params profiles/paper.yaml`
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from dicetalk.doctor import examine
+
+    findings = examine(params)
+    table = Table("", Column("what", no_wrap=True), "found", "what to do", box=None, pad_edge=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fail": "[bold red]fail[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.name, finding.found, finding.fix)
+    Console().print(table)
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """List every registered network with its licence and whether it is on this machine."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from dicetalk import weights
+
+    columns = Column("name", no_wrap=True), "role", "licence", "size", "state"
+    table = Table(*columns, box=None, pad_edge=False)
+    for status in weights.status():
+        entry = status.weights
+        size = "" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.1f} MB"
+        state = "" if status.path is None else "verified" if status.verified else "present"
+        table.add_row(entry.name, entry.role, entry.licence, size, state)
+    Console().print(table)
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    names: Annotated[list[str], typer.Argument(help="Names from `dicetalk weights list`.")],
+) -> None:
+    """Download networks and check their hashes.
+
+    Example: `dicetalk weights fetch blazeface-short-range facemesh`
+    """
+    from dicetalk import weights
+
+    for name, path in weights.fetch(names).items():
+        typer.echo(f"{name}: {path}")
+
+
+@weights_app.command("verify")
+def weights_verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names; all that are here when none is given.")
+    ] = None,
+) -> None:
+    """Hash the files on this machine again; exit code 1 when one is missing or differs."""
+    from dicetalk import weights
+
+    statuses = weights.verify(names or [item.weights.name for item in weights.status() if item.path])
+    for status in statuses:
+        state = "missing" if status.path is None else "verified" if status.verified else "not verified"
+        typer.echo(f"{status.weights.name}: {state} {status.path or ''}".rstrip())
+    if any(not status.verified for status in statuses):
+        raise typer.Exit(1)

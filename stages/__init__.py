@@ -1,0 +1,26 @@
+"""Entry points of the pipeline, one file per stage of `dvc.yaml`; the work itself is in `dicetalk`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+# Has to be set before anything imports torch: idle threads that spin slow every other process down.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage, print how long it took, and turn a `DicetalkError` into its message and exit code 1."""
+    from dicetalk.errors import DicetalkError
+    from dicetalk.progress import format_seconds, log
+
+    stage = main.__globals__["__spec__"].name.rpartition(".")[2]
+    started = time.monotonic()
+    try:
+        main()
+    except DicetalkError as error:
+        log(f"{stage}: {error}")
+        sys.exit(1)
+    log(f"{stage}: done in {format_seconds(time.monotonic() - started)}")

@@ -1,0 +1,28 @@
+"""Turn the clips of one index into aligned face crops with sound; each is kept or rejected with a reason."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dicetalk.config import load_params
+from dicetalk.files import write_json
+from stages import run
+
+
+def main() -> None:
+    """Read `preprocess` and write `data/processed/<dataset>/`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", choices=["mead", "hdtf"], required=True)
+    dataset = parser.parse_args().dataset
+    params = load_params().preprocess
+
+    from dicetalk.data.preprocess import preprocess_index
+
+    index = Path(f"data/index/{dataset}.parquet")
+    summary = preprocess_index(index, Path(f"data/processed/{dataset}"), params)
+    write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
+
+
+if __name__ == "__main__":
+    run(main)
