@@ -217,7 +217,7 @@ class DiffusionBatches:
         return self.load(rows, starts, references)
 
     def load(self, rows: np.ndarray, starts: np.ndarray, references: np.ndarray) -> DiffusionBatch:
-        """Return windows of `rows` from frames `starts`; the `references`-th embedded frames are the images."""
+        """Return windows of `rows` from frames `starts`; images are the `references`-th embedded frames."""
         latents, reference_latents, embeddings, speech = [], [], [], []
         for row, start, reference in zip(rows.tolist(), starts.tolist(), references.tolist(), strict=True):
             read = self.clips.read

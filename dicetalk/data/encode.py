@@ -13,7 +13,6 @@ data/encoded/<set>/
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from safetensors.numpy import save_file
 
 from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import SpeechEncoder
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, atomic_path
+from dicetalk.models.preprocessing import clip_pixels
 from dicetalk.progress import track
 
 
@@ -36,14 +37,14 @@ class ClipEncoder:
 
     Attributes:
         vae: image autoencoder of the backbone.
-        embed_images: maps pixels `(batch, 3, height, width)` in [-1, 1] to image embeddings `(batch, dim)`.
+        image_encoder: CLIP vision model of the backbone.
         speech: speech encoder.
         image_embedding_stride: every n-th frame gets an image embedding.
         batch_frames: frames per forward pass.
     """
 
     vae: Any
-    embed_images: Callable[[torch.Tensor], torch.Tensor]
+    image_encoder: Any
     speech: SpeechEncoder
     image_embedding_stride: int
     batch_frames: int
@@ -64,18 +65,18 @@ class ClipEncoder:
             DicetalkError: when an array holds non-finite values, e.g. latents beyond the range of fp16.
         """
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        parameter = next(self.vae.parameters())
-        pixels = pixels.to(parameter.device, parameter.dtype)
         latents = [
-            self.vae.encode(batch).latent_dist.mode() * self.vae.config.scaling_factor
+            self.vae.encode(batch.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
             for batch in pixels.split(self.batch_frames)
         ]
+        images = [Image.fromarray(frame) for frame in frames[:: self.image_embedding_stride]]
+        images = torch.stack([clip_pixels(image, self.image_encoder.config.image_size) for image in images])
         embeddings = [
-            self.embed_images(batch)
-            for batch in pixels[:: self.image_embedding_stride].split(self.batch_frames)
+            self.image_encoder(batch.to(self.image_encoder.device, self.image_encoder.dtype)).image_embeds
+            for batch in images.split(self.batch_frames)
         ]
         encoded = {
-            "latents": torch.cat(latents).half().cpu().numpy(),
+            "latents": (torch.cat(latents) * self.vae.config.scaling_factor).half().cpu().numpy(),
             "image_embeddings": torch.cat(embeddings).half().cpu().numpy(),
             "speech": self.speech.encode(samples).astype(np.float16),
             "expression": expression_features(landmarks),

@@ -18,12 +18,14 @@ from dicetalk.data.encode import ClipEncoder, encode_set
 from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import LogMelSpeech
 from dicetalk.errors import DicetalkError
+from dicetalk.models.preprocessing import CLIP_MEAN, CLIP_STD
 
 
 class MeanVae(nn.Module):
     """Latents are 8x8 block means, so that they are known."""
 
     config = SimpleNamespace(scaling_factor=0.5)
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self):
         super().__init__()
@@ -32,6 +34,16 @@ class MeanVae(nn.Module):
     def encode(self, pixels: torch.Tensor) -> SimpleNamespace:
         means = nn.functional.avg_pool2d(pixels, 8) * self.scale
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: means))
+
+
+class MeanColour(nn.Module):
+    """The image embedding is the mean of the CLIP-normalised pixels."""
+
+    config = SimpleNamespace(image_size=8)
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def forward(self, pixels: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(image_embeds=pixels.mean((2, 3)))
 
 
 @dataclass
@@ -53,9 +65,7 @@ class FakeSample:
 
 @pytest.fixture
 def encoder() -> ClipEncoder:
-    return ClipEncoder(
-        MeanVae(), lambda x: x.mean((2, 3)), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5
-    )
+    return ClipEncoder(MeanVae(), MeanColour(), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5)
 
 
 @pytest.fixture
@@ -94,7 +104,8 @@ def test_encoded_values(encoder: ClipEncoder):
     encoded = encoder.encode(sample.frames(), sample.audio(), sample.landmarks())
     assert encoded["latents"].shape == (12, 3, 2, 2) and encoded["latents"].dtype == np.float16
     assert np.allclose(encoded["latents"][3], 0.5 * (60 / 127.5 - 1), atol=1e-3)
-    assert np.allclose(encoded["image_embeddings"][1], 100 / 127.5 - 1, atol=1e-3)
+    colour = (100 / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+    assert np.allclose(encoded["image_embeddings"][1], colour, atol=1e-3)  # frame 5
     assert encoded["image_embeddings"].shape == (3, 3)
     assert encoded["speech"].shape == (24, 1, 8)
     assert encoded["expression"].shape == (12, 136)
