@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -18,6 +18,7 @@ from dicetalk.errors import DicetalkError
 
 PARAMS_FILE = Path("params.yaml")
 Probability = float
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -263,6 +264,48 @@ class Retrain(Section):
     tolerance: float = Field(ge=0)  # a challenger this much worse still counts as not worse
 
 
+class PretrainClips(Section):
+    """Procedural clips of endless identities that the demo backbone is pretrained on."""
+
+    seed: int
+    workers: PositiveInt
+    num_clips: PositiveInt
+    num_frames: PositiveInt
+    num_validation: PositiveInt  # clips never trained on
+    fps: PositiveFloat
+    size_px: PositiveInt
+    crop_margin: float = Field(ge=0)
+
+
+class PretrainAutoencoder(Section):
+    """The patch autoencoder; see `dicetalk/training/autoencoder.py`."""
+
+    training: Training
+    latent_channels: PositiveInt
+    latent_noise: float = Field(ge=0)
+    edge_weight: float = Field(ge=0)
+
+
+class PretrainUnet(Section):
+    """The image-to-video UNet; see `dicetalk/training/backbone.py`."""
+
+    training: Training
+    block_out_channels: list[PositiveInt]
+    attention_heads: list[PositiveInt]
+    cross_attention_dim: PositiveInt
+    num_frames: PositiveInt
+    sigma_log_mean: float
+    sigma_log_std: PositiveFloat
+
+
+class PretrainParams(Section):
+    """All of `pretrained/demo-backbone/params.yaml`."""
+
+    clips: PretrainClips
+    autoencoder: PretrainAutoencoder
+    unet: PretrainUnet
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -293,12 +336,17 @@ def load_params(path: Path | None = None) -> Params:
     return parse_params(_read_yaml(path), str(path))
 
 
-def parse_params(values: dict[str, Any], where: str) -> Params:
+def load_pretrain_params(path: Path) -> PretrainParams:
+    """Read and validate the parameters of the demo backbone's recipe; raises as `load_params`."""
+    return parse_params(_read_yaml(Path(path)), str(path), PretrainParams)
+
+
+def parse_params(values: dict[str, Any], where: str, schema: type[Schema] = Params) -> Schema:  # type: ignore[assignment]
     """Validate a nested mapping of parameters; `where` names its origin in errors."""
     try:
-        return Params.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
+        lines = [_explain(item, schema) for item in error.errors()]
         raise DicetalkError(f"{where} has {len(lines)} wrong parameter(s):\n  " + "\n  ".join(lines)) from None
 
 
@@ -324,11 +372,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, schema: type[Section]) -> str:
     location = [part for part in item["loc"] if not _is_union_tag(part)]
     key = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _valid_names(location[:-1]), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(location[-1]), _valid_names(schema, location[:-1]), n=1, cutoff=0.5)
         return f"{key}: unknown parameter" + (f"; did you mean {near[0]!r}?" if near else "")
     if item["type"] == "missing":
         return f"{key}: missing"
@@ -339,8 +387,8 @@ def _is_union_tag(part: int | str) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("int", "float", "str", "none"))
 
 
-def _valid_names(location: list[int | str]) -> list[str]:
-    model: Any = Params
+def _valid_names(schema: type[Section], location: list[int | str]) -> list[str]:
+    model: Any = schema
     for part in location:
         field = model.model_fields.get(part)
         if field is None:

@@ -1,0 +1,119 @@
+"""The demo backbone's recipe, part by part; each reads and writes files below one working folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dicetalk.config import PretrainParams, config_hash
+from dicetalk.files import atomic_directory, atomic_path, sha256_file, write_json
+from dicetalk.models.autoencoder import PatchAutoencoder
+from dicetalk.training.autoencoder import AutoencoderObjective
+from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet
+from dicetalk.training.checkpoint import write_curves
+from dicetalk.training.loop import train
+
+
+def run_clips(params: PretrainParams, work: Path) -> None:
+    """Render the clips to `clips.npy`, uint8 `(clips, frames, size, size, 3)`."""
+    from dicetalk.synthetic.pool import render_pool
+
+    clips = params.clips
+    frames = render_pool(
+        clips.num_clips, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, clips.seed, clips.workers
+    )
+    with atomic_path(work / "clips.npy") as temporary:
+        np.save(temporary, frames)
+
+
+def run_autoencoder(params: PretrainParams, work: Path) -> None:
+    """Train the autoencoder and save it to `vae/`."""
+    objective = autoencoder_objective(params, np.load(work / "clips.npy", mmap_mode="r"))
+    run_dir = work / "runs" / f"autoencoder-{config_hash(params.clips, params.autoencoder)}"
+    metrics = train(objective, params.autoencoder.training, run_dir, label="autoencoder")
+    objective.autoencoder.normalise_latents(objective.frames(np.random.default_rng(0), 2048))
+    _save(work / "vae", objective.autoencoder, run_dir, metrics)
+
+
+def autoencoder_objective(params: PretrainParams, clips: np.ndarray) -> AutoencoderObjective:
+    """Return the autoencoder's objective on rendered `clips`."""
+    settings = params.autoencoder
+    return AutoencoderObjective(
+        clips,
+        params.clips.num_validation,
+        settings.training.seed,
+        settings.latent_channels,
+        settings.latent_noise,
+        settings.edge_weight,
+    )
+
+
+def run_unet(params: PretrainParams, work: Path) -> None:
+    """Train the UNet and the image encoder on the autoencoder's latents and save them."""
+    autoencoder = PatchAutoencoder.from_pretrained(work / "vae").eval()
+    objective = backbone_objective(params, np.load(work / "clips.npy", mmap_mode="r"), autoencoder)
+    run_dir = work / "runs" / f"unet-{config_hash(params)}"
+    metrics = train(objective, params.unet.training, run_dir, label="backbone")
+    _save(work / "unet", objective.unet, run_dir, metrics)
+    _save(work / "image_encoder", objective.image_encoder, run_dir, metrics)
+
+
+def backbone_objective(
+    params: PretrainParams, clips: np.ndarray, autoencoder: PatchAutoencoder
+) -> BackboneObjective:
+    """Return the UNet's objective on rendered `clips`."""
+    settings = params.unet
+    torch.manual_seed(settings.training.seed)
+    unet = build_unet(
+        params.autoencoder.latent_channels,
+        tuple(settings.block_out_channels),
+        tuple(settings.attention_heads),
+        settings.cross_attention_dim,
+        params.clips.size_px // PatchAutoencoder.patch_size,
+        settings.num_frames,
+    )
+    return BackboneObjective(
+        clips,
+        autoencoder,
+        params.clips.num_validation,
+        settings.num_frames,
+        settings.sigma_log_mean,
+        settings.sigma_log_std,
+        settings.training.seed,
+        unet,
+        build_image_encoder(params.clips.size_px, settings.cross_attention_dim),
+    )
+
+
+def run_export(params: PretrainParams, work: Path) -> None:
+    """Write the parts in half precision to `weights/`, in a diffusers pipeline's layout, with their hashes."""
+    from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionModelWithProjection
+
+    with atomic_directory(Path("weights")) as folder:
+        PatchAutoencoder.from_pretrained(work / "vae").half().save_pretrained(folder / "vae")
+        UNetSpatioTemporalConditionModel.from_pretrained(work / "unet").half().save_pretrained(folder / "unet")
+        CLIPVisionModelWithProjection.from_pretrained(work / "image_encoder").half().save_pretrained(
+            folder / "image_encoder"
+        )
+        # SVD's scheduler settings; the noise range in use is a parameter of generation.
+        EulerDiscreteScheduler(
+            prediction_type="v_prediction",
+            timestep_type="continuous",
+            timestep_spacing="leading",
+            use_karras_sigmas=True,
+            sigma_min=0.002,
+            sigma_max=700.0,
+        ).save_pretrained(folder / "scheduler")
+        hashes = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*.safetensors"))}
+        write_json(folder / "sha256.json", hashes)
+
+
+def _save(folder: Path, module: nn.Module, run_dir: Path, metrics: dict[str, float]) -> None:
+    with atomic_directory(folder) as temporary:
+        module.save_pretrained(temporary)  # type: ignore[operator]
+        write_curves(run_dir, temporary / "curves.csv")
+        write_json(temporary / "metrics.json", metrics)

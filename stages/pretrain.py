@@ -1,0 +1,26 @@
+"""Pretrain the demo backbone, one part at a time: `python -m stages.pretrain clips|autoencoder|unet|export`.
+
+Runs in `pretrained/demo-backbone/`, whose `dvc.yaml` and `params.yaml` are the recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dicetalk.config import load_pretrain_params
+
+
+def main() -> None:
+    """Run the part named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["clips", "autoencoder", "unet", "export"])
+    part = parser.parse_args().part
+    params = load_pretrain_params(Path("params.yaml"))
+    from dicetalk.training import pretraining
+
+    getattr(pretraining, f"run_{part}")(params, Path("work"))
+
+
+if __name__ == "__main__":
+    main()
