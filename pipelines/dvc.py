@@ -1,0 +1,110 @@
+"""DVC as a child process: stages in order, output line by line, failures that may pass told from others."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from dicetalk.errors import DicetalkError
+
+TERMINATE_SECONDS = 15.0
+TAIL_LINES = 40
+BUSY = "is busy, it is being blocked by"  # another `dvc repro` is running a stage with the same files
+TRANSIENT = re.compile(
+    r"Temporary failure in name resolution|Connection (?:reset|refused|aborted)|timed out"
+    r"|Network is unreachable|HTTP Error (?:429|5\d\d)|Unable to acquire lock|database is locked",
+    re.IGNORECASE,
+)
+
+
+class StageError(DicetalkError):
+    """A DVC command failed in a way that trying again does not mend."""
+
+
+class AlreadyRunningError(StageError):
+    """Another process is running the same stage."""
+
+
+class TransientError(DicetalkError):
+    """A DVC command failed for a reason that may pass, e.g. the network."""
+
+
+def stages_in_order() -> list[str]:
+    """Return the names of all stages, each after the ones it depends on."""
+    dot = run("dag", "--dot", echo=False)
+    graph: dict[str, list[str]] = {name: [] for name in re.findall(r'^"([^"]+)";$', dot, re.MULTILINE)}
+    for before, after in re.findall(r'^"([^"]+)" -> "([^"]+)";$', dot, re.MULTILINE):
+        graph[after].append(before)
+    return list(TopologicalSorter(graph).static_order())
+
+
+def run(*arguments: str, echo: bool = True) -> str:
+    """Run `dvc ARGUMENTS` in the working directory and return what it printed.
+
+    Args:
+        *arguments: command and options.
+        echo: print each line as it comes.
+
+    Returns:
+        Standard output and error together.
+
+    Raises:
+        AlreadyRunningError: when another `dvc` process holds the files of the stage.
+        TransientError: when the output names a cause that may pass.
+        StageError: for any other exit code than 0.
+    """
+    # DVC runs stages as `python -m ...` with the caller's PATH, where this interpreter has to come first.
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    lines: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,  # so that the stage and its workers can be ended as one group
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if echo and line.strip():
+                    print(line.rstrip(), flush=True)
+        except BaseException:  # cancelled: leave no orphan training behind
+            _end_group(process)
+            raise
+    output = "".join(lines)
+    if process.returncode != 0:
+        raise _failure(arguments, process.returncode, deque(lines, TAIL_LINES))
+    return output
+
+
+def _failure(arguments: tuple[str, ...], returncode: int, tail: deque[str]) -> DicetalkError:
+    text = "".join(tail).strip()
+    message = f"`dvc {' '.join(arguments)}` ended with exit code {returncode}; its last lines:\n{text}"
+    if BUSY in text:
+        return AlreadyRunningError(f"Another pipeline run is in progress; wait for it to end. {message}")
+    return TransientError(message) if TRANSIENT.search(text) else StageError(message)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, kind)
+            process.wait(TERMINATE_SECONDS)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
