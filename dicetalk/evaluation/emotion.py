@@ -1,4 +1,4 @@
-"""Does the video show the emotion it should? Accuracy over eight classes, and Emo-Score over the paper's four.
+"""Does the video show its emotion? Accuracy over eight classes, and Emo-Score over the paper's four.
 
 Emo-Score (paper section 4.2): mean over neutral, happy, surprised and angry. The published numbers obey
 (neutral + 3 x non-neutral) / 4, so each emotion counts equally, and so it is here. The paper does not say
@@ -15,7 +15,7 @@ SCORED_EMOTIONS: tuple[str, ...] = (NEUTRAL, "happy", "surprised", "angry")
 
 
 def video_probabilities(frame_logits: np.ndarray) -> np.ndarray:
-    """Turn the logits of a video's frames `(frames, 8)` into class probabilities `(8,)`: softmax of the mean."""
+    """Turn a video's frame logits `(frames, 8)` into class probabilities `(8,)`: softmax of the mean."""
     logits = frame_logits.astype(np.float64).mean(axis=0)
     exponentials = np.exp(logits - logits.max())
     return exponentials / exponentials.sum()

@@ -37,9 +37,11 @@ class Moments:
         return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
 
     def mean_and_covariance(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean `(dim,)` and unbiased covariance `(dim, dim)`; raises `DicetalkError` below two vectors."""
+        """Return mean `(dim,)` and unbiased covariance `(dim, dim)`; refuses less than two vectors."""
         if self.count < 2:
-            raise DicetalkError(f"A Fréchet distance needs at least 2 feature vectors, found {self.count:.0f}.")
+            raise DicetalkError(
+                f"A Fréchet distance needs at least 2 feature vectors, found {self.count:.0f}."
+            )
         mean = self.total / self.count
         return mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
 
@@ -68,5 +70,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     eigenvalues = eigvalsh(root @ covariance_b @ root)
     trace_of_root = np.sqrt(np.clip(eigenvalues, 0, None)).sum()
-    distance = ((mean_a - mean_b) ** 2).sum() + np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace_of_root
+    distance = (
+        ((mean_a - mean_b) ** 2).sum() + np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace_of_root
+    )
     return float(max(distance, 0.0))

@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients as SyncNet was trained on: those of the package `python_speech_features`.
+"""Mel-frequency cepstral coefficients as SyncNet reads them: those of the package `python_speech_features`.
 
 13 coefficients, 25 ms windows every 10 ms, 26 mel filters of a 512-point FFT, pre-emphasis 0.97, sine lifter
 22, and the log energy of the window in place of coefficient 0.
@@ -53,4 +53,6 @@ def _filters() -> np.ndarray:
     bins = np.arange(_NUM_FFT // 2 + 1)
     left, centre, right = (corners[i : i + _NUM_FILTERS, None] for i in range(3))
     rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return np.where((bins >= left) & (bins < centre), rising, np.where((bins >= centre) & (bins < right), falling, 0.0))
+    return np.where(
+        (bins >= left) & (bins < centre), rising, np.where((bins >= centre) & (bins < right), falling, 0.0)
+    )

@@ -1,4 +1,4 @@
-"""In-domain networks for emotion and identity metrics: small, trained on real training clips, and named as such.
+"""In-domain networks for emotion and identity metrics: small, trained on real clips, named as such.
 
 They judge demo videos, which published networks were never trained on. Numbers read through them compare
 systems inside one run; they do not compare with numbers read through the published networks.
@@ -11,20 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dicetalk.evaluation.clips import resize
 from dicetalk.labels import EMOTIONS
 
 SIZE_PX = 64
 
 
 def to_input(frames: np.ndarray, size_px: int = SIZE_PX) -> Tensor:
-    """Turn uint8 RGB frames `(frames, height, width, 3)` into input `(frames, 3, size_px, size_px)` in [-1, 1]."""
-    import cv2
-
-    if frames.shape[1:3] != (size_px, size_px):
-        shrinks = frames.shape[1] > size_px
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        frames = np.stack([cv2.resize(frame, (size_px, size_px), interpolation=interpolation) for frame in frames])
-    return normalise(torch.from_numpy(np.ascontiguousarray(frames)))
+    """Turn uint8 frames `(frames, height, width, 3)` into input `(frames, 3, size_px, size_px)`."""
+    return normalise(torch.from_numpy(np.ascontiguousarray(resize(frames, size_px))))
 
 
 def normalise(frames: Tensor) -> Tensor:
@@ -48,7 +43,7 @@ def convolution(
 
 
 class FrameTrunk(nn.Module):
-    """Frame to feature vector; the last 4 x 4 map is flattened because position matters in an aligned face crop."""
+    """Frame to feature vector; the last 4 x 4 map is flattened because position matters in a face crop."""
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
@@ -79,12 +74,12 @@ class FrameEmotionNet(nn.Module):
         return F.silu(self.trunk(frames))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map `(frames, 3, 64, 64)` in [-1, 1] to logits `(frames, 8)` in the order of `dicetalk.labels.EMOTIONS`."""
+        """Map `(frames, 3, 64, 64)` in [-1, 1] to logits `(frames, 8)` in the order of `EMOTIONS`."""
         return self.head(self.dropout(self.features(frames)))
 
 
 class IdentityNet(nn.Module):
-    """Who is it? Unit vectors whose cosine compares two faces; the training identities serve as a cosine softmax.
+    """Who is it? Unit vectors whose cosine compares two faces, trained as a cosine softmax.
 
     Args:
         num_identities: training identities.

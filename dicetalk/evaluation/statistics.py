@@ -28,14 +28,14 @@ class Estimate:
 
 
 def rng_for(seed: int, *names: str) -> np.random.Generator:
-    """Return a generator that depends on `seed` and `names` only, so that metrics do not disturb each other."""
+    """Return a generator that depends on `seed` and `names` only: metrics do not disturb each other."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
 def bootstrap_mean(
     values: Sequence[float], rng: np.random.Generator, num_samples: int, strata: Sequence[str] | None = None
 ) -> Estimate:
-    """Estimate a mean over clips, or the mean of the means of `strata` (every stratum counting equally).
+    """Estimate a mean over clips, or the mean of the means of `strata`, each counting equally.
 
     Clips are resampled with replacement, within their stratum; the interval is the percentile one.
 

@@ -1,4 +1,4 @@
-"""Lip-sync distance and confidence (Sync-D, Sync-C; LSE-D, LSE-C), scored as SyncNet's reference code does."""
+"""Lip-sync distance and confidence (Sync-D, Sync-C; LSE-D, LSE-C), scored as SyncNet's own code does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def sync_score(video: np.ndarray, audio: np.ndarray, max_shift_frames: int = 15)
     """
     distances = shift_distances(video, audio, max_shift_frames)
     best = int(np.argmin(distances))
-    return SyncScore(float(distances[best]), float(np.median(distances) - distances[best]), max_shift_frames - best)
+    return SyncScore(
+        float(distances[best]), float(np.median(distances) - distances[best]), max_shift_frames - best
+    )
 
 
 def shift_distances(video: np.ndarray, audio: np.ndarray, max_shift_frames: int) -> np.ndarray:

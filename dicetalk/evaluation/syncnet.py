@@ -39,8 +39,12 @@ class InDomainSyncNet(nn.Module):
         super().__init__()
         self.config = {"embedding_dim": embedding_dim}
         zeros, ones = np.zeros(NUM_COEFFICIENTS), np.ones(NUM_COEFFICIENTS)
-        self.register_buffer("mfcc_mean", torch.tensor(zeros if mfcc_mean is None else mfcc_mean, dtype=torch.float32))
-        self.register_buffer("mfcc_std", torch.tensor(ones if mfcc_std is None else mfcc_std, dtype=torch.float32))
+        self.register_buffer(
+            "mfcc_mean", torch.tensor(zeros if mfcc_mean is None else mfcc_mean, dtype=torch.float32)
+        )
+        self.register_buffer(
+            "mfcc_std", torch.tensor(ones if mfcc_std is None else mfcc_std, dtype=torch.float32)
+        )
         self.video = nn.Sequential(
             convolution(3 * WINDOW_FRAMES, 32, kernel_size=5),
             convolution(32, 48),
@@ -58,7 +62,7 @@ class InDomainSyncNet(nn.Module):
         )
 
     def embed_video(self, windows: Tensor) -> Tensor:
-        """Map lower face halves `(windows, 5, 3, 32, 64)` in [-1, 1] to unit vectors `(windows, embedding_dim)`."""
+        """Map lips `(windows, 5, 3, 32, 64)` in [-1, 1] to unit vectors `(windows, embedding_dim)`."""
         return F.normalize(self.video(windows.flatten(1, 2)), dim=-1)
 
     def embed_audio(self, windows: Tensor) -> Tensor:
@@ -78,7 +82,7 @@ def video_windows(frames: Tensor) -> Tensor:
 
 
 def audio_windows(samples: np.ndarray, num_frames: int) -> Tensor:
-    """Return the MFCC windows `(num_frames - 4, 20, 13)` of sound `(samples,)` at 16 kHz; window i starts at frame i.
+    """Return MFCC windows `(num_frames - 4, 20, 13)` of 16 kHz sound; window i starts at frame i.
 
     Raises:
         DicetalkError: when the sound ends before the frames do, by more than the last MFCC window.

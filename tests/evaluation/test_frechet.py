@@ -16,7 +16,9 @@ def features(seed: int, count: int, dim: int = 6) -> np.ndarray:
 def test_equals_the_textbook_formula():
     a, b = features(1, 80), features(2, 90)
     cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * np.real(sqrtm(cov_a @ cov_b)))
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(
+        cov_a + cov_b - 2 * np.real(sqrtm(cov_a @ cov_b))
+    )
     assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(expected, rel=1e-8)
 
 

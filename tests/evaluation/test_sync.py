@@ -29,11 +29,13 @@ def test_offset_tells_how_late_the_sound_is(delay):
 
 
 def test_equals_the_reference_scoring():
-    """The reference pads with zeros, takes pairwise distances per frame, then the mean over frames, median - min."""
+    """The reference pads with zeros and takes means over frames, then median - min."""
     video, audio = embeddings(1), embeddings(2)
     padded = torch.nn.functional.pad(torch.tensor(audio), (0, 0, 15, 15))
     per_frame = [
-        torch.nn.functional.pairwise_distance(torch.tensor(video)[[i]].repeat(31, 1), padded[i : i + 31], eps=0)
+        torch.nn.functional.pairwise_distance(
+            torch.tensor(video)[[i]].repeat(31, 1), padded[i : i + 31], eps=0
+        )
         for i in range(len(video))
     ]
     mean = torch.stack(per_frame, 1).mean(1)
@@ -59,7 +61,9 @@ def test_windows_of_lips_and_sound_line_up():
     sound[10 * 640 :] = np.random.default_rng(0).standard_normal(22 * 640) * 0.1  # begins with frame 10
     energy = audio_windows(sound, 32)[:, :, 0]
     assert energy.shape == (28, 20)
-    assert energy[5, :18].max() < 0 < energy[6, -4:].min()  # window 6 = frames 6...10; MFCC windows last 25 ms
+    assert (
+        energy[5, :18].max() < 0 < energy[6, -4:].min()
+    )  # window 6 = frames 6...10; MFCC windows last 25 ms
 
 
 def test_sound_that_ends_early_is_refused():

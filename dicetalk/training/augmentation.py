@@ -1,0 +1,81 @@
+"""Random changes of training frames that leave the label valid and cover what generated video looks like.
+
+Generated frames are softer and noisier than real ones, and sit a little differently in the crop. Metric
+networks must judge emotion, identity and lips in spite of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MAX_SHIFT = 0.12  # of half the crop's side, about 4 px of 64
+MAX_ZOOM = 0.1
+MAX_ROTATION = 0.1  # radians
+MAX_BRIGHTNESS, MAX_CONTRAST = 0.2, 0.25
+MAX_NOISE = 0.08
+
+
+def augment(frames: Tensor, tint: float = 0.0) -> Tensor:
+    """Shift, zoom, rotate, recolour, soften and disturb frames; the same way for all frames of a window.
+
+    Draws from torch's global generator, which the training loop seeds for every step.
+
+    Args:
+        frames: `(batch, frames, 3, height, width)` in [-1, 1].
+        tint: largest gain of a colour channel; 0 where skin or hair colour is evidence.
+
+    Returns:
+        Frames of the same shape, roughly in [-1, 1].
+    """
+    frames = _move(frames)
+    frames = _recolour(frames, tint)
+    frames = _soften(frames)
+    return frames + MAX_NOISE * _uniform(frames, 0, 1) * _blotchy_noise(frames)
+
+
+def _uniform(frames: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(len(frames), 1, 1, 1, 1)
+
+
+def _move(frames: Tensor) -> Tensor:
+    batch, num_frames = frames.shape[:2]
+    angle, zoom, x, y = (
+        limit * (2 * torch.rand(batch) - 1) for limit in (MAX_ROTATION, MAX_ZOOM, MAX_SHIFT, MAX_SHIFT)
+    )
+    cos, sin = torch.cos(angle) * (1 + zoom), torch.sin(angle) * (1 + zoom)
+    matrices = torch.stack([torch.stack([cos, -sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1)
+    stacked = frames.flatten(1, 2)  # frames of a window move together
+    grid = F.affine_grid(matrices, list(stacked.shape), align_corners=False)
+    return F.grid_sample(stacked, grid, padding_mode="border", align_corners=False).unflatten(
+        1, (num_frames, 3)
+    )
+
+
+def _recolour(frames: Tensor, tint: float) -> Tensor:
+    contrast = 1 + _uniform(frames, -MAX_CONTRAST, MAX_CONTRAST)
+    gains = 1 + tint * (2 * torch.rand(len(frames), 1, 3, 1, 1) - 1)
+    return frames * contrast * gains + _uniform(frames, -MAX_BRIGHTNESS, MAX_BRIGHTNESS)
+
+
+def _soften(frames: Tensor) -> Tensor:
+    """Mix half of the samples with a blurred copy of themselves."""
+    weights = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # binomial, sigma 1 px; twice: 1.4 px
+    channels = frames.flatten(0, 2).unsqueeze(1)
+    for _ in range(2):
+        channels = F.conv2d(
+            F.pad(channels, (2, 2, 2, 2), mode="replicate"), weights.outer(weights)[None, None]
+        )
+    blurred = channels.reshape(frames.shape)
+    strength = _uniform(frames, -1, 1).clamp(min=0)
+    return torch.lerp(frames, blurred, strength)
+
+
+def _blotchy_noise(frames: Tensor) -> Tensor:
+    """Return noise with the coarse grain that compression and latent decoding leave."""
+    batch, num_frames, channels, height, width = frames.shape
+    fine = torch.randn(batch * num_frames, channels, height, width)
+    coarse = torch.randn(batch * num_frames, channels, height // 4, width // 4)
+    coarse = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    return (fine + 2 * coarse).unflatten(0, (batch, num_frames))
