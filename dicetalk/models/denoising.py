@@ -77,7 +77,7 @@ def denoise(
     windows: WindowPlan,
     max_batch: int | None = None,
     first_step: int = 0,
-    on_step: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+    on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Denoise a batch of clips.
 
@@ -94,7 +94,7 @@ def denoise(
         windows: how frames are grouped.
         max_batch: most samples (clip x window x branch) in one forward pass; `None`: all of them.
         first_step: step of the schedule to start from, for a start below the highest noise level.
-        on_step: called after each step with its number, its timestep and the latents.
+        on_step: called after each step with its number, its timestep and the latents; returns the latents to go on with.
 
     Returns:
         Clean latents, scaled, in the shape of `latents`.
@@ -123,7 +123,7 @@ def denoise(
         velocity /= counts[:, None, None, None]
         latents = scheduler.step(velocity, timestep, latents).prev_sample
         if on_step is not None:
-            on_step(step, timestep, latents)
+            latents = on_step(step, timestep, latents)
     return latents
 
 

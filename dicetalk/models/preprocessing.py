@@ -31,11 +31,15 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def clip_pixels(image: Image.Image, size: int = 224) -> torch.Tensor:
-    """Return CLIP's input `(3, size, size)`: the whole image squashed to a square, normalised with CLIP's statistics."""
+def clip_pixels(
+    image: Image.Image,
+    size: int = 224,
+    mean: tuple[float, float, float] = CLIP_MEAN,
+    std: tuple[float, float, float] = CLIP_STD,
+) -> torch.Tensor:
+    """Return CLIP's input `(3, size, size)`: the whole image squashed to a square and normalised."""
     pixels = (image_to_tensor(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)) + 1) / 2
-    mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
-    return (pixels - mean) / std
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
 def face_mask(

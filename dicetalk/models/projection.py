@@ -69,4 +69,5 @@ class AudioProjection(TokenProjection, ModelMixin, ConfigMixin):
 
     def null_tokens(self) -> torch.Tensor:
         """Return the unconditional tokens `(1, 1, num_tokens, output_dim)`: the projection of an all-zero window."""
-        return TokenProjection.forward(self, self.proj1.weight.new_zeros(1, 1, self.proj1.in_features))
+        window = (self.config.window_size, self.config.num_layers, self.config.channels)
+        return self(self.proj1.weight.new_zeros(1, 1, *window))
