@@ -71,6 +71,8 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         hidden_dim: width of the transformers.
         num_layers: layers of each of the two transformers.
         num_heads: attention heads.
+        clip_frames: frames at 25 fps of the excerpts it is trained on; `embed` cuts longer clips into such
+            windows.
         dropout: dropout probability.
     """
 
@@ -84,6 +86,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         hidden_dim: int = 256,
         num_layers: int = 4,
         num_heads: int = 4,
+        clip_frames: int = 50,
         dropout: float = 0.1,
     ):
         super().__init__()
@@ -145,6 +148,27 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         hidden = self.fusion(pooled)
         log_variance = self.log_variance(hidden).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
         return EmbedderOutput(self.mu_norm(self.mu(hidden)), log_variance)
+
+    @torch.no_grad()
+    def embed(self, speech: torch.Tensor | None, expression: torch.Tensor | None) -> torch.Tensor:
+        """Return the mean `mu` `(embedding_dim,)` over windows that evenly cover one clip of any length.
+
+        Args:
+            speech: `(tokens, speech_layers, speech_channels)` or `None`.
+            expression: `(frames, expression_dim)` or `None`.
+        """
+        lengths = [] if speech is None else [len(speech) // SPEECH_TOKENS_PER_FRAME]
+        lengths += [] if expression is None else [len(expression)]
+        num_frames, size = min(lengths), min(self.config.clip_frames, *lengths)
+        starts = torch.linspace(0, num_frames - size, math.ceil(num_frames / size)).round().long().tolist()
+        if speech is not None:
+            k = SPEECH_TOKENS_PER_FRAME
+            speech = torch.stack([speech[k * start : k * (start + size)] for start in starts])
+            speech = speech.to(self.device, self.dtype)
+        if expression is not None:
+            expression = torch.stack([expression[start : start + size] for start in starts])
+            expression = expression.to(self.device, self.dtype)
+        return self(speech, expression).mu.mean(0)
 
 
 def _positions(length: int, like: torch.Tensor) -> torch.Tensor:

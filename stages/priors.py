@@ -1,0 +1,24 @@
+"""Average the embeddings of the training clips into the emotion priors of mode P."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dicetalk.files import write_json
+from stages import run
+
+
+def main() -> None:
+    """Write `models/priors.safetensors`."""
+    from dicetalk.data.dataset import EncodedClips
+    from dicetalk.models.embedder import EmotionEmbedder
+    from dicetalk.training.priors import class_priors, prior_metrics, save_priors
+
+    embedder = EmotionEmbedder.from_pretrained("models/embedder")
+    priors = class_priors(embedder, EncodedClips([Path("data/encoded/mead")], "train"))
+    save_priors(priors, Path("models/priors.safetensors"))
+    write_json(Path("metrics/priors.json"), prior_metrics(priors))
+
+
+if __name__ == "__main__":
+    run(main)
