@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -89,7 +90,7 @@ def probe(path: Path) -> MediaInfo:
 
 
 def read_video(
-    path: Path, fps: float = 25.0, start_seconds: float = 0.0, end_seconds: float | None = None
+    path: Path | BinaryIO, fps: float = 25.0, start_seconds: float = 0.0, end_seconds: float | None = None
 ) -> Iterator[np.ndarray]:
     """Yield upright RGB frames at a constant rate: the stored frame nearest to `start_seconds + k / fps`.
 
@@ -142,9 +143,8 @@ def read_audio(
 ) -> np.ndarray:
     """Return mono float32 sound in [-1, 1] on the file's clock.
 
-    Gaps in the file become silence. With `end_seconds` the result has exactly
-    `round((end_seconds - start_seconds) * sample_rate_hz)` samples, silence included; without it, it ends
-    with the file's last sample.
+    Gaps in the file become silence. The result ends with `end_seconds` or the file's last sample, whichever
+    comes first.
 
     Raises:
         DicetalkError: when the file cannot be read or has no sound.
@@ -169,15 +169,15 @@ def read_audio(
         signal = _resample(signal, rate, sample_rate_hz)
     if end_seconds is not None:
         num_samples = round((end_seconds - start_seconds) * sample_rate_hz)
-        signal = np.pad(signal[:num_samples], (0, max(0, num_samples - len(signal))))
+        signal = signal[:num_samples]
     return np.clip(signal, -1.0, 1.0)
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[av.container.InputContainer]:
+def _open(path: Path | BinaryIO) -> Iterator[av.container.InputContainer]:
     """Open a file for reading; every decoding error inside becomes a `DicetalkError` naming the file."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if isinstance(path, (str, Path)) else path) as container:
             yield container
     except (av.FFmpegError, OSError) as error:
         raise DicetalkError(f"{path}: cannot be read as video or sound: {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -25,23 +26,30 @@ def write_video(
     sample_rate_hz: int | None = None,
     metadata: dict[str, str] | None = None,
     crf: float = 18,
+    pixel_format: Literal["yuv420p", "yuv444p"] = "yuv420p",
 ) -> None:
     """Write H.264 (+ AAC) mp4 that starts playing before it is fully loaded; equal input gives equal bytes.
 
     Args:
+        path: written under another name first; its folder is created.
         frames: RGB uint8 `(height, width, 3)`, all of one size, consumed one at a time. An odd width or
             height is made even by repeating the last column or row, because 4:2:0 video needs it.
-        audio: mono float32 `(samples,)` in [-1, 1].
+        fps: frame rate.
+        audio: mono float32 `(samples,)` in [-1, 1], written whole.
+        sample_rate_hz: of `audio`.
         metadata: container tags, of `title`, `artist`, `comment`, `description`, `copyright`.
         crf: x264 quality, lower is better; 0 is lossless but for the colour conversion.
+        pixel_format: `yuv420p` plays everywhere; `yuv444p` keeps colour at full resolution.
 
     Raises:
-        DicetalkError: for no frames, frames of unequal shape or wrong type, or an unknown tag.
+        DicetalkError: for no frames, frames of unequal shape or wrong type, non-finite sound or an unknown tag.
     """
     if unknown := set(metadata or {}) - set(METADATA_KEYS):
         raise DicetalkError(f"mp4 cannot store the tags {sorted(unknown)}; it has {METADATA_KEYS}.")
     if (audio is None) != (sample_rate_hz is None):
         raise DicetalkError("write_video needs both audio and sample_rate_hz, or neither.")
+    if audio is not None and not np.isfinite(audio).all():
+        raise DicetalkError(f"Refusing to write non-finite sound to {path}.")
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -50,11 +58,13 @@ def write_video(
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(str(temporary), "w", format="mp4", options=options) as container:
             container.metadata.update(metadata or {})
-            video = _add_video(container, first.shape, fps, crf)
+            video = _add_video(container, first.shape, fps, crf, pixel_format)
             sound = _add_audio(container, sample_rate_hz) if sample_rate_hz else None
             written = 0
             for index, picture in enumerate(chain([first], frames)):
-                container.mux(video.encode(_to_yuv(picture, first.shape, index, path)))
+                frame = _to_yuv(picture, first.shape, pixel_format, f"{path}: frame {index}")
+                frame.pts = index
+                container.mux(video.encode(frame))
                 if sound is not None:  # interleaved, so that neither stream is held in memory
                     upto = round((index + 1) / fps * sample_rate_hz)
                     container.mux(_encode_audio(sound, audio[written:upto], written))
@@ -66,33 +76,29 @@ def write_video(
 
 
 def _add_video(
-    container: av.container.OutputContainer, shape: tuple[int, ...], fps: float, crf: float
+    container: av.container.OutputContainer, shape: tuple[int, ...], fps: float, crf: float, pixel_format: str
 ) -> av.VideoStream:
     height, width = shape[:2]
     # One thread: x264's output depends on how many it uses.
     options = {"crf": str(crf), "preset": "medium", "threads": "1", "flags": "+bitexact"}
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-    stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, pixel_format
     context = stream.codec_context
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
     return stream
 
 
-def _to_yuv(picture: np.ndarray, shape: tuple[int, ...], index: int, path: Path) -> av.VideoFrame:
+def _to_yuv(picture: np.ndarray, shape: tuple[int, ...], pixel_format: str, name: str) -> av.VideoFrame:
     if picture.dtype != np.uint8 or picture.shape != shape or picture.ndim != 3 or picture.shape[2] != 3:
-        raise DicetalkError(
-            f"{path}: frame {index} is {picture.dtype} {picture.shape}; expected uint8 RGB {shape} like frame 0."
-        )
+        raise DicetalkError(f"{name} is {picture.dtype} {picture.shape}; expected uint8 RGB {shape}.")
     height, width = shape[:2]
     if height % 2 or width % 2:
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    frame = frame.reformat(
-        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+    return frame.reformat(
+        format=pixel_format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
     )
-    frame.pts = index
-    return frame
 
 
 def _add_audio(container: av.container.OutputContainer, sample_rate_hz: int) -> av.AudioStream:

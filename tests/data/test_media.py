@@ -93,9 +93,8 @@ def test_seeking_gives_the_same_frames_as_reading_through(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(part, everything[125:150], strict=True))
 
 
-def test_audio_end_pads_with_silence(clip):
-    sound = read_audio(clip, RATE, 0.0, 5.0)
-    assert len(sound) == 5 * RATE and not sound[3 * RATE :].any()
+def test_sound_ends_with_the_file(clip):
+    assert len(read_audio(clip, RATE, 0.0, 5.0)) == pytest.approx(2 * RATE, abs=0.07 * RATE)  # one AAC frame
 
 
 def test_other_frame_rates_are_resampled_to_the_nearest_frame(tmp_path):
