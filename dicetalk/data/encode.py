@@ -23,10 +23,12 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dicetalk.config import Encode
 from dicetalk.data.expression import expression_features
-from dicetalk.data.speech import SpeechEncoder
+from dicetalk.data.speech import SpeechEncoder, load_speech_encoder
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, atomic_path
+from dicetalk.models.backbone import load_component
 from dicetalk.models.preprocessing import clip_pixels
 from dicetalk.progress import track
 
@@ -87,6 +89,18 @@ class ClipEncoder:
                     f"The {name} of a clip are not finite; check the weights of `backbone.weights`."
                 )
         return encoded
+
+
+def load_clip_encoder(backbone: Path, settings: Encode) -> ClipEncoder:
+    """Return the encoder that section `encode` describes with the networks of `backbone`, on a GPU if any."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return ClipEncoder(
+        vae=load_component(backbone, "vae").to(device),
+        image_encoder=load_component(backbone, "image_encoder").to(device),
+        speech=load_speech_encoder(settings.speech),
+        image_embedding_stride=settings.image_embedding_stride,
+        batch_frames=settings.batch_frames,
+    )
 
 
 def encode_set(processed: Path, encoder: ClipEncoder, run_dir: Path, output: Path) -> dict[str, float]:
