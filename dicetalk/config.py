@@ -1,12 +1,11 @@
-"""Typed parameters: `params.yaml` is read once, checked whole, and refused with the key's path when anything is off.
+"""Typed parameters: `params.yaml` is checked whole, and refused with the path of each wrong key.
 
-Every stage reads its own section with `load_section("train_diffusion")` and passes the frozen object on. A comment on a
-field says where its value comes from when the paper does not state one; `docs/paper-map.md` has the long form.
+Every stage takes its own section of `load_params()` and passes the frozen object on. A comment on a field
+says where its value comes from when the paper does not state one; `docs/paper-map.md` has the long form.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from dicetalk.config_errors import explain
 from dicetalk.errors import DicetalkError
 
 PARAMS_FILE = Path("params.yaml")
@@ -24,7 +24,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 class Section(BaseModel):
     """A group of parameters: immutable, unknown keys and silent type changes (`"3"` for `3`) refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SyntheticMead(Section):
@@ -142,7 +142,7 @@ class Training(Section):
 
 
 class TrainEmbedder(Section):
-    """Gaussian, identity-agnostic emotion embedding of audio and video (paper section 3; sizes are our decision)."""
+    """Gaussian, identity-agnostic emotion embedding of audio and video (paper); sizes are our decision."""
 
     training: Training
     embedding_dim: PositiveInt  # 256 in the released priors
@@ -346,8 +346,8 @@ def parse_params(values: dict[str, Any], where: str, schema: type[Schema] = Para
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(item, schema) for item in error.errors()]
-        raise DicetalkError(f"{where} has {len(lines)} wrong parameter(s):\n  " + "\n  ".join(lines)) from None
+        lines = [f"{where} has wrong parameters:", *explain(error, schema)]
+        raise DicetalkError("\n  ".join(lines)) from None
 
 
 def config_hash(*sections: Any) -> str:
@@ -370,31 +370,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DicetalkError(f"{path} must hold sections with parameters, found {type(values).__name__}.")
     return values
-
-
-def _explain(item: Any, schema: type[Section]) -> str:
-    location = [part for part in item["loc"] if not _is_union_tag(part)]
-    key = ".".join(str(part) for part in location)
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _valid_names(schema, location[:-1]), n=1, cutoff=0.5)
-        return f"{key}: unknown parameter" + (f"; did you mean {near[0]!r}?" if near else "")
-    if item["type"] == "missing":
-        return f"{key}: missing"
-    return f"{key}: {item['msg'].lower()}, found {item['input']!r}"
-
-
-def _is_union_tag(part: int | str) -> bool:
-    return isinstance(part, str) and ("[" in part or part in ("int", "float", "str", "none"))
-
-
-def _valid_names(schema: type[Section], location: list[int | str]) -> list[str]:
-    model: Any = schema
-    for part in location:
-        field = model.model_fields.get(part)
-        if field is None:
-            return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
