@@ -21,7 +21,7 @@ def training_clip(
     """Return a face-centred clip of a new person as uint8 RGB of shape (num_frames, size, size, 3).
 
     The expression drifts between one to three random (emotion, level) targets while the head idles and mostly
-    babbles. The crop is fixed for the clip, as a real preprocessing does: the face box enlarged on each side by
+    babbles. As in a real preprocessing, the crop is fixed for the clip: the face box enlarged on each side by
     `crop_margin` (fraction of the box, jittered per clip by +-0.08), drawn directly at `size`.
     """
     identity = sample_identity(rng)

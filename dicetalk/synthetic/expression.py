@@ -54,7 +54,7 @@ def _both(**values: float) -> dict[str, float]:
     return {f"{name}_{side}": value for name, value in values.items() for side in ("left", "right")}
 
 
-# What each emotion does at full strength: the prototypes of the facial action coding system (Ekman and Friesen),
+# What each emotion does at full strength: prototypes of the facial action coding system (Ekman and Friesen),
 # plus a change of skin colour (emotion shows in facial blood flow: Benitez-Quiroz et al., PNAS 2018).
 PROTOTYPES: dict[str, dict[str, float]] = {
     "angry": _both(brow_inner=-1.0, brow_outer=0.1, lid=-0.05, smile=-0.35)

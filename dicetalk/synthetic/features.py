@@ -166,8 +166,8 @@ def add_nose(sketch: Sketch, identity: Identity, state: FaceState, skin: Colour)
     y, width = identity.nose_length - lift, identity.nose_width * (1 + 0.15 * state.nose_wrinkle)
     shadow, side = shade(skin, 0.82), -identity.light_side
     bridge = smooth(
-        [(side * 0.07, -0.08), (side * 0.085, 0.16), (side * (width + 0.01), y - 0.03), (side * 0.6 * width, y + 0.05),
-         (0.0, y + 0.06), (side * 0.05, y - 0.12)]
+        [(side * 0.07, -0.08), (side * 0.085, 0.16), (side * (width + 0.01), y - 0.03),
+         (side * 0.6 * width, y + 0.05), (0.0, y + 0.06), (side * 0.05, y - 0.12)]
     )  # fmt: skip
     sketch.add(bridge, shade(skin, 0.9), 1.0, 0.12)
     base = [(-width, y - 0.04), (-0.9 * width, y + 0.035), (-0.35 * width, y + 0.05), (0.0, y + 0.075)]
@@ -194,6 +194,7 @@ def add_mouth(sketch: Sketch, identity: Identity, state: FaceState, skin: Colour
     opening = (
         0.46 * jaw + 0.15 * max(state.lip_part, 0.0) + 0.05 * max(state.lip_raise, 0.0) * (state.lip_part > 0)
     )
+    opening *= 1 - min(max(state.lip_press, 0.0), 1.0) ** 2
     top = seam - arch * (0.28 * opening)
     bottom = seam + arch * (0.72 * opening)
     plump = identity.lip_thickness * press * (1 + 0.5 * round_ - 0.15 * max(state.mouth_wide, 0.0))

@@ -190,7 +190,7 @@ def backdrop(identity: Identity, view: View) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def shading(identity: Identity) -> np.ndarray:
-    """Return light and shadow of the face as uint8 factors (96, 96, 3), 128 is 1, over +-1.5 half face widths."""
+    """Return light and shadow over the face as uint8 factors (96, 96, 3); 128 is 1."""
     axis = (np.arange(SHADING_SIDE) + 0.5) / SHADING_SIDE * 2 * SHADING_REACH - SHADING_REACH
     x, y = np.meshgrid(axis, axis)
     light = np.ones((SHADING_SIDE, SHADING_SIDE, 3))

@@ -62,8 +62,8 @@ def babble(rng: np.random.Generator, num_frames: int, fps: float) -> Motion:
 def speech_articulation(phonemes: Sequence[Phoneme], num_frames: int, fps: float) -> Motion:
     """Return the mouth saying timed IPA phonemes; frame i shows the time (i + 0.5) / fps.
 
-    The extra name `voice` (in [0, 1]) tells how much the frame belongs to speech; `compose` uses it to keep the
-    sound readable under an emotion.
+    The extra name `voice` (in [0, 1]) tells how much the frame belongs to speech; `compose` uses it to keep
+    the sound readable under an emotion.
     """
     return viseme_track(phonemes, num_frames, fps)
 

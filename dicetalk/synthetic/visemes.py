@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,30 +22,31 @@ class Phoneme:
 
 
 VISEME_CONTROLS = ("jaw", "mouth_round", "mouth_wide", "lip_press", "lip_part", "lip_bite")
+BILABIALS, LABIODENTALS = "pbm", "fv"
+JAW, PRESS = VISEME_CONTROLS.index("jaw"), VISEME_CONTROLS.index("lip_press")
 
-# (jaw, round, wide, press, part, bite) per letter of an IPA symbol; jaw opening follows the IPA chart's openness.
-_OPEN = {"a": 1.0, "ɑ": 1.0, "æ": 0.9, "ɐ": 0.8, "ʌ": 0.75, "ɒ": 0.85, "ɔ": 0.65, "ɛ": 0.65, "ɜ": 0.55, "ə": 0.42,
-         "e": 0.5, "o": 0.55, "ɪ": 0.32, "i": 0.22, "ʊ": 0.3, "u": 0.22, "ᵻ": 0.3, "ɚ": 0.42, "ɝ": 0.45}  # fmt: skip
-_ROUND = {"ɒ": 0.35, "ɔ": 0.6, "o": 0.85, "ʊ": 0.8, "u": 1.0}
-_WIDE = {"i": 0.75, "ɪ": 0.45, "e": 0.45, "ɛ": 0.3, "æ": 0.3}
+# VISEME_CONTROLS per letter of an IPA symbol; the jaw opens as the IPA vowel chart says.
+_OPENNESS = {
+    "aɑ": 1.0, "æ": 0.9, "ɒ": 0.85, "ɐ": 0.8, "ʌ": 0.75, "ɛɔ": 0.65, "ɜo": 0.55, "e": 0.5, "ɝ": 0.45,
+    "əɚ": 0.42, "ɪ": 0.32, "ʊᵻ": 0.3, "iu": 0.22,
+}  # fmt: skip
+_ROUNDING = {"ɒ": 0.35, "ɔ": 0.6, "o": 0.85, "ʊ": 0.8, "u": 1.0}
+_WIDENING = {"i": 0.75, "ɪ": 0.45, "e": 0.45, "ɛ": 0.3, "æ": 0.3}
 VISEMES: dict[str, tuple[float, ...]] = {
-    vowel: (jaw, _ROUND.get(vowel, 0.0), _WIDE.get(vowel, 0.0), 0.0, 0.25, 0.0)
-    for vowel, jaw in _OPEN.items()
+    vowel: (jaw, _ROUNDING.get(vowel, 0.0), _WIDENING.get(vowel, 0.0), 0.0, 0.25, 0.0)
+    for vowels, jaw in _OPENNESS.items()
+    for vowel in vowels
 }
-VISEMES |= dict.fromkeys("pbm", (0.0, 0.0, 0.0, 0.6, 0.0, 0.0))
-VISEMES |= dict.fromkeys("fv", (0.06, 0.0, 0.1, 0.0, 0.2, 1.0))
-VISEMES |= dict.fromkeys("wʍ", (0.1, 1.0, 0.0, 0.0, 0.1, 0.0))
-VISEMES |= dict.fromkeys("ɹrɾ", (0.2, 0.5, 0.0, 0.0, 0.2, 0.0))
-VISEMES |= dict.fromkeys("szʃʒ", (0.08, 0.0, 0.25, 0.0, 0.6, 0.0))
-VISEMES |= dict.fromkeys("ʃʒ", (0.1, 0.6, 0.0, 0.0, 0.6, 0.0))
-VISEMES |= dict.fromkeys("tdnlθðkɡgŋjçxhɫʔ", (0.18, 0.0, 0.1, 0.0, 0.4, 0.0))
-SILENCE = (0.0,) * len(VISEME_CONTROLS)
-CLOSING = "pbmfv"
-
-
-def is_sound(ipa: str) -> bool:
-    """Tell whether a symbol moves the mouth (stress and length marks, pauses and the empty symbol do not)."""
-    return _letter(ipa) is not None
+for _letters, _viseme in {
+    BILABIALS: (0.0, 0.0, 0.0, 0.6, 0.0, 0.0),
+    LABIODENTALS: (0.06, 0.0, 0.1, 0.0, 0.2, 1.0),
+    "wʍ": (0.1, 1.0, 0.0, 0.0, 0.1, 0.0),
+    "ɹrɾ": (0.2, 0.5, 0.0, 0.0, 0.2, 0.0),
+    "sz": (0.08, 0.0, 0.25, 0.0, 0.6, 0.0),
+    "ʃʒ": (0.1, 0.6, 0.0, 0.0, 0.6, 0.0),
+    "tdnlθðkɡgŋjçxhɫʔ": (0.18, 0.0, 0.1, 0.0, 0.4, 0.0),
+}.items():
+    VISEMES |= dict.fromkeys(_letters, _viseme)
 
 
 def viseme_track(phonemes: Sequence[Phoneme], num_frames: int, fps: float) -> dict[str, np.ndarray]:
@@ -59,27 +60,33 @@ def viseme_track(phonemes: Sequence[Phoneme], num_frames: int, fps: float) -> di
         np.arange(round((num_frames / fps + 2 * margin) * SAMPLES_PER_SECOND)) / SAMPLES_PER_SECOND - margin
     )
     targets = np.zeros((len(times), len(VISEME_CONTROLS)))
-    voice, closure = np.zeros(len(times)), np.zeros(len(times))
-    for phoneme in phonemes:
-        letter = _letter(phoneme.ipa)
-        if letter is None:
-            continue
-        start, end = phoneme.start_seconds - ANTICIPATION_SECONDS, phoneme.end_seconds - ANTICIPATION_SECONDS
+    voice, closure, lips = np.zeros(len(times)), np.zeros(len(times)), np.zeros(len(times))
+    for letter, start, end in _sounds(phonemes):
         held = (times >= start) & (times < end)
         targets[held] = VISEMES[letter]
         voice[held] = 1.0
-        if letter in CLOSING:
-            middle, reach = (start + end) / 2, max((end - start) / 2, 0.03)
-            closure = np.maximum(closure, np.clip(1.6 - 1.1 * np.abs(times - middle) / reach, 0, 1))
+        middle, reach = (start + end) / 2, max((end - start) / 2, 0.03)
+        tight = np.clip(1.6 - 1.1 * np.abs(times - middle) / reach, 0, 1)
+        if letter in BILABIALS + LABIODENTALS:
+            closure = np.maximum(closure, tight)
+        if letter in BILABIALS:
+            lips = np.maximum(lips, tight)
     kernel = np.hanning(2 * round(COARTICULATION_SECONDS * SAMPLES_PER_SECOND) + 3)
     kernel /= kernel.sum()
     smooth = np.stack([np.convolve(column, kernel, "same") for column in targets.T], 1)
-    smooth[:, 0] *= 1 - closure * (targets[:, 0] < 0.1)
+    smooth[:, JAW] *= 1 - closure
+    smooth[:, PRESS] = np.maximum(smooth[:, PRESS], lips)
     frame_times = (np.arange(num_frames) + 0.5) / fps
     tracks = {name: np.interp(frame_times, times, smooth[:, i]) for i, name in enumerate(VISEME_CONTROLS)}
     tracks["voice"] = np.interp(frame_times, times, np.convolve(voice, kernel, "same"))
     return tracks
 
 
-def _letter(ipa: str) -> str | None:
-    return next((letter for letter in ipa if letter in VISEMES), None)
+def _sounds(phonemes: Sequence[Phoneme]) -> Iterator[tuple[str, float, float]]:
+    """Yield (letter, start, end) in seconds; diphthongs and affricates are split evenly."""
+    for phoneme in phonemes:
+        letters = [letter for letter in phoneme.ipa if letter in VISEMES]
+        share = (phoneme.end_seconds - phoneme.start_seconds) / max(len(letters), 1)
+        for index, letter in enumerate(letters):
+            start = phoneme.start_seconds - ANTICIPATION_SECONDS + index * share
+            yield letter, start, start + share
