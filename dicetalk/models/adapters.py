@@ -1,8 +1,8 @@
 """Decoupled cross-attention: image, audio and emotion tokens each keep their own keys and values.
 
-diffusers' spatio-temporal blocks hand their attention layers one tensor only, so the conditions of a forward pass travel
-beside it: `DiceTalkUNet.forward` puts a `Conditions` in place with `use_conditions`, the processors read it. A context
-variable rather than an attribute keeps threads and copies of a model apart.
+diffusers' spatio-temporal blocks hand their attention layers one tensor only, so the conditions of a forward
+pass travel beside it: `DiceTalkUNet.forward` puts a `Conditions` in place with `use_conditions`, the
+processors read it. A context variable rather than an attribute keeps threads and copies of a model apart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Conditions:
         image_tokens: `(batch, frames or 1, tokens, dim)`.
         adapter_tokens: audio and emotion tokens, each `(batch, frames or 1, tokens, dim)`.
         scales: weight of each adapter; a scale of 0 skips it.
-        face_masks: face mask per resolution `(batch or 1, 1, height * width, 1)`, by `height * width`; empty: no mask.
+        face_masks: face mask per resolution `(batch or 1, 1, height * width, 1)`, by `height * width`; empty:
+            no mask.
         pose_feature: `(batch, frames or 1, channels, height, width)`, added after `conv_in`.
         mid_features: written by the UNet: mid-block output `(batch * frames, channels, height, width)`.
     """
@@ -76,9 +77,10 @@ class AdapterAttnProcessor(nn.Module):
 
     output = to_out(attn(q, image) + mask * sum_i scale_i * attn(q, tokens_i))
 
-    Spatial layers see the tokens of their own frame and gate the adapters by the face mask. Temporal layers see the
-    window's mean tokens, ungated (official `IPAdapterAttnProcessor2_0` and transformer). Keys and values are projected
-    once per sample or frame; in temporal layers the pixels fold into the query axis instead of repeating the tokens.
+    Spatial layers see the tokens of their own frame and gate the adapters by the face mask. Temporal layers
+    see the window's mean tokens, ungated (official `IPAdapterAttnProcessor2_0` and transformer). Keys and
+    values are projected once per sample or frame; in temporal layers the pixels fold into the query axis
+    instead of repeating the tokens.
 
     Args:
         inner_dim: width of the attention.
@@ -108,7 +110,8 @@ class AdapterAttnProcessor(nn.Module):
 
         Args:
             attn: the layer this processor serves.
-            hidden_states: spatial `(batch * frames, pixels, channels)`, temporal `(batch * pixels, frames, channels)`.
+            hidden_states: `(batch * frames, pixels, channels)`, or in temporal layers
+                `(batch * pixels, frames, channels)`.
             encoder_hidden_states: ignored, see the module docstring.
             attention_mask: ignored, there is none.
 

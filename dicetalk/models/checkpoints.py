@@ -25,7 +25,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict from `.pth` or `.safetensors` without running any code stored in it.
 
     Raises:
-        DicetalkError: when the file is missing, holds anything but tensors, or a tensor has non-finite values.
+        DicetalkError: when the file is missing, holds anything but tensors, or a tensor has non-finite
+        values.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +65,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: 
     if missing:
         raise DicetalkError(f"{origin} lacks {missing[0]} and {len(missing) - 1} more tensors of {name}.")
     if unknown:
-        raise DicetalkError(f"{origin} has {unknown[0]} and {len(unknown) - 1} more tensors that {name} has not.")
+        raise DicetalkError(
+            f"{origin} has {unknown[0]} and {len(unknown) - 1} more tensors unknown to {name}."
+        )
     for key, value in expected.items():
         if value.shape != state[key].shape:
             raise DicetalkError(

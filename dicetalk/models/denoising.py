@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from diffusers import EulerDiscreteScheduler
@@ -53,13 +54,13 @@ class ClipConditions:
         """Return one sample's UNet inputs, without batch axis: one clip, one window of frames, one branch."""
         with_image, with_audio, with_emotion = branch.value
         image_latent, image_token = self.image_latents[clip], self.image_tokens[clip]
-        audio = self.audio_tokens[clip, frames] if with_audio else self.null_audio_tokens[0].expand(len(frames), -1, -1)
+        audio = self.audio_tokens[clip, frames]
         emotion = self.emotion_tokens[clip]
         emotion = emotion if len(emotion) == 1 else emotion[frames]
         return {
             "image_latents": image_latent if with_image else torch.zeros_like(image_latent),
             "encoder_hidden_states": image_token if with_image else torch.zeros_like(image_token),
-            "audio_tokens": audio,
+            "audio_tokens": audio if with_audio else self.null_audio_tokens[0].expand_as(audio),
             "emotion_tokens": emotion if with_emotion else self.null_emotion_tokens[0].expand_as(emotion),
             "added_time_ids": self.added_time_ids[clip],
             "face_mask": self.face_mask[clip],
@@ -81,20 +82,22 @@ def denoise(
 ) -> torch.Tensor:
     """Denoise a batch of clips.
 
-    The velocities of all windows and branches are combined before the Euler step. The official code averages the
-    windows' results after the step; the step is linear in the velocity, so both are the same.
+    The velocities of all windows and branches are combined before the Euler step. The official code averages
+    the windows' results after the step; the step is linear in the velocity, so both are the same.
 
     Args:
         unet: the network; its dtype decides the precision of the forward passes.
         scheduler: with `set_timesteps` already called.
-        latents: noisy latents at the first step's noise level `(batch, frames, channels, height, width)`, padding
-            frames included; float32 is recommended, at sigma 700 half precision is coarser than the signal.
+        latents: noisy latents at the first step's noise level `(batch, frames, channels, height, width)`,
+            padding frames included; float32 is recommended, at sigma 700 half precision is coarser than the
+            signal.
         conditions: for the same frames, see `ClipConditions.padded`.
         guidance: scales of the conditions.
         windows: how frames are grouped.
         max_batch: most samples (clip x window x branch) in one forward pass; `None`: all of them.
         first_step: step of the schedule to start from, for a start below the highest noise level.
-        on_step: called after each step with its number, its timestep and the latents; returns the latents to go on with.
+        on_step: called after each step with its number, its timestep and the latents; returns the latents to
+            go on with.
 
     Returns:
         Clean latents, scaled, in the shape of `latents`.
@@ -106,7 +109,7 @@ def denoise(
         # 1. This step's samples
         weights = guidance.branch_weights(step, len(timesteps))
         frame_indices = windows.frame_indices(num_frames, step).to(latents.device)
-        samples = [(clip, frames, branch) for clip in range(batch) for frames in frame_indices for branch in weights]
+        samples = list(product(range(batch), frame_indices, weights))
         noisy = scheduler.scale_model_input(latents, timestep).to(unet.dtype)
 
         # 2. Velocities, summed over branches and windows

@@ -1,4 +1,4 @@
-"""Correlation-enhanced emotion conditioning: a vector-quantised emotion bank read by attention (paper section 3)."""
+"""Emotion conditioning: a vector-quantised emotion bank read by attention (paper section 3)."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class EmotionBank(nn.Module):
             prior: `(..., prior_dim)`.
 
         Returns:
-            Codes `(..., dim)` with a straight-through gradient to `prior`, the scalar VQ loss, and the code indices
-            `(...)`.
+            Codes `(..., dim)` with a straight-through gradient to `prior`, the scalar VQ loss, and the code
+            indices `(...)`.
         """
         # 1. Nearest code
         z = self.fc(prior)
@@ -76,7 +76,7 @@ class EmotionAttention(nn.Module):
         self.fc_v = nn.Linear(dim, dim)
 
     def forward(self, query: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Attend from `query` `(batch, queries, dim)` to `context` `(batch, keys, dim)`; keeps the query's shape."""
+        """Attend from `query` `(batch, queries, dim)` to `context` `(batch, keys, dim)`; shape of `query`."""
         q, k, v = self.fc_q(query), self.fc_k(context), self.fc_v(context)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -134,12 +134,12 @@ class EmotionModel(ModelMixin, ConfigMixin):
 
         Args:
             prior: `(batch, frames, prior_dim)`.
-            drop_mask: boolean `(batch, frames)`; True replaces the prior and its code by zeros. The VQ loss still sees
-                the prior.
-            retrieval: True attends to the tokens of the one code nearest to the prior, False to the tokens of all codes;
-                `None` takes the configured mode.
-            gradient_to_bank: whole-bank mode only. The official code blocks this gradient, so that the bank learns in
-                retrieval mode alone; True lets the attention train the codes.
+            drop_mask: boolean `(batch, frames)`; True replaces the prior and its code by zeros. The VQ loss
+                still sees the prior.
+            retrieval: True attends to the tokens of the one code nearest to the prior, False to the tokens of
+                all codes; `None` takes the configured mode.
+            gradient_to_bank: whole-bank mode only. The official code blocks this gradient, so that the bank
+                learns in retrieval mode alone; True lets the attention train the codes.
 
         Returns:
             Tokens, VQ loss and code indices.

@@ -11,8 +11,8 @@ Scale = float | tuple[float, float]
 class Branch(Enum):
     """A UNet evaluation; the value says which of (image, audio, emotion) it is conditioned on.
 
-    Unconditioned means a zero image token and image latent, the audio tokens of a zero window, and the emotion tokens
-    of a zero prior. The face mask and its pose feature stay in every branch.
+    Unconditioned means a zero image token and image latent, the audio tokens of a zero window, and the
+    emotion tokens of a zero prior. The face mask and its pose feature stay in every branch.
     """
 
     NOTHING = (False, False, False)
@@ -28,8 +28,8 @@ class Guidance:
     v = v_nothing + identity * (v_image - v_nothing) + audio * (v_image_audio - v_image)
         + emotion * (v_everything - v_image_audio)
 
-    With equal audio and emotion scales this is the official formula with its joint scale, where the image + audio
-    branch cancels out.
+    With equal audio and emotion scales this is the official formula with its joint scale, where the image +
+    audio branch cancels out.
 
     Args:
         identity: official `ref_scale`.
@@ -43,7 +43,9 @@ class Guidance:
 
     def branch_weights(self, step: int, num_steps: int) -> dict[Branch, float]:
         """Return each branch's factor at one step (they sum to 1), without those whose factor is 0."""
-        identity, audio, emotion = (_at_step(s, step, num_steps) for s in (self.identity, self.audio, self.emotion))
+        identity, audio, emotion = (
+            _at_step(s, step, num_steps) for s in (self.identity, self.audio, self.emotion)
+        )
         weights = {
             Branch.NOTHING: 1.0 - identity,
             Branch.IMAGE: identity - audio,

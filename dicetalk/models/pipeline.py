@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
@@ -19,6 +17,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.guidance import Guidance, Scale
+from dicetalk.models.pipeline_io import DiceTalkPipelineOutput, check_options, check_shapes
 from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.preprocessing import (
     CLIP_MEAN,
@@ -29,23 +28,9 @@ from dicetalk.models.preprocessing import (
     tensor_to_image,
 )
 from dicetalk.models.projection import AudioProjection
+from dicetalk.models.sampling import add_noise
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.models.windows import WindowPlan
-
-OUTPUT_TYPES = ("pt", "np", "latent")
-
-
-@dataclass
-class DiceTalkPipelineOutput(BaseOutput):
-    """Generated videos.
-
-    Args:
-        frames: `pt`: tensor `(batch, frames, 3, height, width)` in [0, 1]; `np`: array
-            `(batch, frames, height, width, 3)` in [0, 1]; `latent`: scaled latents
-            `(batch, frames, channels, height, width)`.
-    """
-
-    frames: torch.Tensor | np.ndarray
 
 
 class DiceTalkPipeline(DiffusionPipeline):
@@ -121,44 +106,48 @@ class DiceTalkPipeline(DiffusionPipeline):
         """Generate one video per portrait; all of the same number of frames.
 
         Args:
-            image: portraits; PIL images are resized, a tensor `(batch, 3, height, width)` in [-1, 1] is used as it is.
+            image: portraits; PIL images are resized, a tensor `(batch, 3, height, width)` in [-1, 1] is used
+                as it is.
             audio_windows: `(frames, window, layers, channels)`, or with a leading batch axis.
-            emotion_prior: `(prior_dim,)` or `(frames, prior_dim)`, or with a leading batch axis if `audio_windows` has
-                one.
+            emotion_prior: `(prior_dim,)` or `(frames, prior_dim)`, or with a leading batch axis if
+                `audio_windows` has one.
             face_mask: `(batch, 1, height, width)` in [0, 1] at the model's input size.
             num_inference_steps: denoising steps.
             identity_scale: guidance towards the portrait; a pair is a ramp over the steps.
             audio_scale: guidance towards the speech.
             emotion_scale: guidance towards the emotion.
             windows: how long videos are cut; default: windows of the UNet's `num_frames`.
-            strength: part of the schedule that is run; below 1 it starts from the noised portrait at a lower level.
+            strength: part of the schedule that is run; below 1 it starts from the noised portrait at a lower
+                level.
             noise_aug_strength: noise on the conditioning image, in units of [-1, 1].
             fps: frame rate the UNet is told.
             motion_bucket_id: amount of head motion.
             expression_bucket_id: amount of facial motion.
-            generator: source of the noise; a list gives each clip its own, so that results do not depend on batching.
-            latents: unit noise `(batch, frames, channels, h, w)` to start from, padding frames of `windows` included.
+            generator: source of the noise; a list gives each clip its own, so that results do not depend on
+                batching.
+            latents: unit noise `(batch, frames, channels, h, w)` to start from, padding frames of `windows`
+                included.
             max_batch: most UNet samples per forward pass, see `denoise`.
             decode_chunk_size: frames the autoencoder decodes at once.
             output_type: `pt`, `np` or `latent`.
-            callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`, returns such a dictionary.
+            callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`, returns such a
+                dictionary.
             return_dict: False returns a tuple.
 
         Returns:
             The generated frames.
 
         Raises:
-            DicetalkError: when inputs do not fit each other or the output type is unknown.
+            DicetalkError: when inputs do not fit each other or an option is out of range.
         """
         # 1. Inputs
-        if output_type not in OUTPUT_TYPES:
-            raise DicetalkError(f"output_type is {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}.")
+        check_options(strength, output_type)
         pixels = self.prepare_images(image)
         if audio_windows.ndim == 4:
             audio_windows, emotion_prior = audio_windows[None], emotion_prior[None]
         emotion_prior = emotion_prior[:, None] if emotion_prior.ndim == 2 else emotion_prior
         batch, num_frames = audio_windows.shape[:2]
-        _check_shapes(pixels, audio_windows, emotion_prior, face_mask)
+        check_shapes(pixels, audio_windows, emotion_prior, face_mask)
         windows = windows or WindowPlan(size=self.unet.config.num_frames)
 
         # 2. Noise; drawn for the image even at strength 0 so that a seed gives the official noise
@@ -182,7 +171,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         first_step = num_inference_steps - int(num_inference_steps * strength)
         sigma = self.scheduler.sigmas[first_step].to(device)
-        latents = self.vae.config.scaling_factor * clean_latents.float()[:, None] + sigma * latents.to(device).float()
+        start = self.vae.config.scaling_factor * clean_latents.float()[:, None]
+        latents = add_noise(start, latents.to(device).float(), sigma)
 
         # 5. Denoise
         with self.progress_bar(total=num_inference_steps - first_step) as progress:
@@ -191,7 +181,7 @@ class DiceTalkPipeline(DiffusionPipeline):
                 progress.update()
                 if callback_on_step_end is None:
                     return latents
-                return callback_on_step_end(self, step, timestep, {"latents": latents}).pop("latents", latents)
+                return callback_on_step_end(self, step, timestep, {"latents": latents})["latents"]
 
             latents = denoise(
                 self.unet,
@@ -221,10 +211,11 @@ class DiceTalkPipeline(DiffusionPipeline):
         images = [image] if isinstance(image, Image.Image) else image
         sizes = [model_size(*item.size, self.config.image_size, self.config.size_multiple) for item in images]
         if len(set(sizes)) > 1:
-            raise DicetalkError(f"Portraits of one batch must have one size; these resize to {sorted(set(sizes))}.")
-        return torch.stack(
-            [image_to_tensor(item.convert("RGB").resize(sizes[0], Image.Resampling.LANCZOS)) for item in images]
-        )
+            raise DicetalkError(
+                f"Portraits of one batch must have one size; these resize to {sorted(set(sizes))}."
+            )
+        images = [item.convert("RGB").resize(sizes[0], Image.Resampling.LANCZOS) for item in images]
+        return torch.stack([image_to_tensor(item) for item in images])
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the latents `(batch, channels, h, w)` of images in [-1, 1], not scaled."""
@@ -273,26 +264,28 @@ class DiceTalkPipeline(DiffusionPipeline):
         prior = emotion_prior.to(device, self.emotion_model.dtype).flatten(0, 1)
         prior = torch.cat([torch.zeros_like(prior[:1]), prior])
         tokens = self.emotion_model(prior[None]).tokens
-        null_emotion_tokens, emotion_tokens = tokens[:, :1], tokens[0, 1:].unflatten(0, emotion_prior.shape[:2])
         conditions = {
             "image_tokens": self.embed_images(pixels)[:, None],
             "image_latents": image_latents,
             "audio_tokens": audio_tokens,
-            "emotion_tokens": emotion_tokens,
+            "emotion_tokens": tokens[0, 1:].unflatten(0, emotion_prior.shape[:2]),
             "null_audio_tokens": self.audio_projection.null_tokens(),
-            "null_emotion_tokens": null_emotion_tokens,
+            "null_emotion_tokens": tokens[:, :1],
             "face_mask": face_mask,
             "pose_feature": self.pose_guider(face_mask.to(device, self.pose_guider.dtype)),
         }
         return {name: value.to(device, dtype) for name, value in conditions.items()}
 
     def decode_latents(self, latents: torch.Tensor, chunk_size: int) -> torch.Tensor:
-        """Decode scaled latents `(batch, frames, channels, h, w)` to `(batch, frames, 3, height, width)`, about [-1, 1].
+        """Decode scaled latents `(batch, frames, channels, h, w)` to frames in about [-1, 1].
 
         A video decoder mixes the frames of a chunk, so its result depends on `chunk_size`.
+
+        Returns:
+            Frames `(batch, frames, 3, height, width)`.
         """
         latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        takes_num_frames = "num_frames" in inspect.signature(self.vae.decode).parameters
+        takes_num_frames = "num_frames" in inspect.signature(self.vae.forward).parameters
         videos = []
         for clip in latents:
             chunks = [
@@ -301,21 +294,3 @@ class DiceTalkPipeline(DiffusionPipeline):
             ]
             videos.append(torch.cat(chunks).float())
         return torch.stack(videos)
-
-
-def _check_shapes(
-    pixels: torch.Tensor, audio_windows: torch.Tensor, emotion_prior: torch.Tensor, face_mask: torch.Tensor
-) -> None:
-    batches = [len(pixels), len(audio_windows), len(emotion_prior), len(face_mask)]
-    if len(set(batches)) > 1:
-        raise DicetalkError(f"Batch sizes of image, audio, emotion and face mask differ: {batches}.")
-    if emotion_prior.shape[1] not in (1, audio_windows.shape[1]):
-        raise DicetalkError(
-            f"There are {emotion_prior.shape[1]} emotion priors for {audio_windows.shape[1]} frames of audio; "
-            "expected one prior per clip or one per frame."
-        )
-    if face_mask.shape[1:] != (1, *pixels.shape[-2:]):
-        raise DicetalkError(
-            f"The face mask has shape {tuple(face_mask.shape)}; expected (batch, 1, {pixels.shape[-2]}, "
-            f"{pixels.shape[-1]}), the size of the portrait after resizing."
-        )

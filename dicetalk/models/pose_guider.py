@@ -15,8 +15,8 @@ class PoseGuider(ModelMixin, ConfigMixin):
     Args:
         conditioning_embedding_channels: channels of the UNet's `conv_in`.
         conditioning_channels: image channels of the mask; the official mask repeats one plane three times.
-        block_out_channels: widths; each step after the first halves the resolution, so their number must fit the
-            autoencoder (four for a factor of 8).
+        block_out_channels: widths; each step after the first halves the resolution, so their number must fit
+            the autoencoder (four for a factor of 8).
     """
 
     @register_to_config
@@ -32,7 +32,9 @@ class PoseGuider(ModelMixin, ConfigMixin):
         for narrow, wide in zip(block_out_channels, block_out_channels[1:], strict=False):
             self.blocks.append(nn.Conv2d(narrow, narrow, kernel_size=3, padding=1))
             self.blocks.append(nn.Conv2d(narrow, wide, kernel_size=3, padding=1, stride=2))
-        self.conv_out = nn.Conv2d(block_out_channels[-1], conditioning_embedding_channels, kernel_size=3, padding=1)
+        self.conv_out = nn.Conv2d(
+            block_out_channels[-1], conditioning_embedding_channels, kernel_size=3, padding=1
+        )
         # Zero, so that training starts from the unguided backbone
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
@@ -41,7 +43,8 @@ class PoseGuider(ModelMixin, ConfigMixin):
         """Encode masks.
 
         Args:
-            face_mask: `(batch, 1 or conditioning_channels, height, width)` in [0, 1]; a single plane is repeated.
+            face_mask: `(batch, 1 or conditioning_channels, height, width)` in [0, 1]; a single plane is
+                repeated.
 
         Returns:
             Pose feature `(batch, conditioning_embedding_channels, height / 8, width / 8)` (8: four widths).

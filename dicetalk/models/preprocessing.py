@@ -11,9 +11,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def model_size(width: int, height: int, short_side: int = 512, multiple: int = 64) -> tuple[int, int]:
-    """Return the `(width, height)` an image is resized to: short side about `short_side`, both multiples of `multiple`.
+    """Return the `(width, height)` an image is resized to.
 
-    The aspect ratio is kept only as far as the multiples allow, as in the official code.
+    The short side becomes about `short_side`, both sides multiples of `multiple`. The aspect ratio is kept
+    only as far as the multiples allow, as in the official code.
     """
     scale = short_side / min(width, height)
     return round(width * scale / multiple) * multiple, round(height * scale / multiple) * multiple
@@ -73,8 +74,8 @@ def square_crop(
 ) -> tuple[int, int, int, int]:
     """Return a square `(left, top, right, bottom)` around a face box, inside the image.
 
-    The box grows by `expand_ratio` of its size on each side and is clipped; the longer side of what is left shrinks to
-    the shorter one around the face (official `process_bbox`).
+    The box grows by `expand_ratio` of its size on each side and is clipped; the longer side of what is left
+    shrinks to the shorter one around the face (official `process_bbox`).
     """
     left, top, right, bottom = box_xyxy
     dx, dy = (right - left) * expand_ratio, (bottom - top) * expand_ratio

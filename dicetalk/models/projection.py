@@ -12,8 +12,8 @@ from torch.nn import functional as F
 class TokenProjection(nn.Module):
     """Three-layer MLP that turns a vector into `num_tokens` layer-normalised tokens.
 
-    The audio projection and both projections of the emotion model share this form (official `AudioProjModel` and
-    `FeatureProj`).
+    The audio projection and both projections of the emotion model share this form (official `AudioProjModel`
+    and `FeatureProj`).
     """
 
     def __init__(self, in_features: int, hidden_dim: int, num_tokens: int, output_dim: int):
@@ -60,7 +60,8 @@ class AudioProjection(TokenProjection, ModelMixin, ConfigMixin):
         """Project windows of speech features.
 
         Args:
-            audio_windows: `(batch, frames, window_size, num_layers, channels)`; positions outside the clip are zeros.
+            audio_windows: `(batch, frames, window_size, num_layers, channels)`; positions outside the clip
+                are zeros.
 
         Returns:
             Tokens `(batch, frames, num_tokens, output_dim)`.
@@ -68,6 +69,6 @@ class AudioProjection(TokenProjection, ModelMixin, ConfigMixin):
         return super().forward(audio_windows.flatten(-3))
 
     def null_tokens(self) -> torch.Tensor:
-        """Return the unconditional tokens `(1, 1, num_tokens, output_dim)`: the projection of an all-zero window."""
+        """Return the unconditional tokens `(1, 1, num_tokens, output_dim)`: those of an all-zero window."""
         window = (self.config.window_size, self.config.num_layers, self.config.channels)
         return self(self.proj1.weight.new_zeros(1, 1, *window))

@@ -1,4 +1,4 @@
-"""The noise process of Stable Video Diffusion: Karras et al.'s (EDM) preconditioning with velocity prediction.
+"""Stable Video Diffusion's noise process: EDM preconditioning (Karras et al.) with velocity prediction.
 
 With noise level sigma, a noisy latent is `clean + sigma * noise`. The network sees `c_in * noisy` and
 `c_noise = 0.25 * ln(sigma)`, predicts a velocity v, and `clean = c_skip * noisy + c_out * v`.
@@ -23,10 +23,13 @@ class Preconditioning:
 
 
 def precondition(sigma: torch.Tensor) -> Preconditioning:
-    """Return the coefficients for noise levels `sigma` > 0 of any shape; `c_noise` is what the UNet takes as timestep."""
+    """Return the coefficients for noise levels `sigma` > 0 of any shape; `c_noise` is the UNet's timestep."""
     variance = sigma**2 + 1
     return Preconditioning(
-        c_in=variance.rsqrt(), c_skip=1 / variance, c_out=-sigma * variance.rsqrt(), c_noise=0.25 * sigma.log()
+        c_in=variance.rsqrt(),
+        c_skip=1 / variance,
+        c_out=-sigma * variance.rsqrt(),
+        c_noise=0.25 * sigma.log(),
     )
 
 
@@ -36,7 +39,9 @@ def add_noise(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> 
 
 
 def velocity_target(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Return the velocity whose `denoised` is exactly `clean`; its plain MSE equals the EDM-weighted loss on `clean`.
+    """Return the velocity whose `denoised` is exactly `clean`.
+
+    Its plain mean squared error equals EDM's weighted loss on `clean`.
 
     Args:
         clean: scaled latents `(batch, ...)`.
@@ -54,7 +59,7 @@ def denoised(noisy: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -
 
 
 def make_scheduler(sigma_min: float = 0.002, sigma_max: float = 700.0) -> EulerDiscreteScheduler:
-    """Return SVD-XT's sampler: Euler steps over Karras sigmas (rho 7) from `sigma_max` to `sigma_min`, then 0."""
+    """Return SVD-XT's sampler: Euler steps over Karras sigmas (rho 7), `sigma_max` to `sigma_min`, then 0."""
     return EulerDiscreteScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

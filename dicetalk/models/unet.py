@@ -30,8 +30,8 @@ class DiceTalkUNetOutput(BaseOutput):
 
     Args:
         sample: predicted velocity `(batch, frames, out_channels, height, width)`.
-        features: mid-block features `(batch, frames, block_out_channels[-1], height / 8, width / 8)`, the input of the
-            emotion discriminator.
+        features: mid-block features `(batch, frames, block_out_channels[-1], height / 8, width / 8)`, the
+            input of the emotion discriminator.
     """
 
     sample: torch.Tensor
@@ -39,11 +39,12 @@ class DiceTalkUNetOutput(BaseOutput):
 
 
 class DiceTalkUNet(UNetSpatioTemporalConditionModel):
-    """`UNetSpatioTemporalConditionModel` conditioned on image, audio and emotion tokens and on the face's place.
+    """SVD's UNet conditioned on image, audio and emotion tokens and on the place of the face.
 
-    The constructor's arguments are those of the base class. State-dict names and shapes are those of the official
-    `unet.pth`: the stock names plus `<attn2>.processor.to_{k,v}_ip.{0,1}.weight` (0 audio, 1 emotion).
-    With the usual single image token `attn2.to_k` receives no gradient; freeze it where unused parameters are an error.
+    The constructor's arguments are those of `UNetSpatioTemporalConditionModel`. State-dict names and shapes
+    are those of the official `unet.pth`: the stock names plus `<attn2>.processor.to_{k,v}_ip.{0,1}.weight` (0
+    audio, 1 emotion). With the usual single image token `attn2.to_k` receives no gradient; freeze it where
+    unused parameters are an error.
     """
 
     @register_to_config
@@ -96,7 +97,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
 
     @classmethod
     def from_svd(cls, unet: UNetSpatioTemporalConditionModel) -> DiceTalkUNet:
-        """Build from a stock SVD UNet: its weights are copied, adapters start as copies of its cross-attention.
+        """Build from a stock SVD UNet; adapters start as copies of its cross-attention.
 
         Raises:
             DicetalkError: when the weights of `unet` do not fit its own config.
@@ -105,7 +106,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         missing, unexpected = model.load_state_dict(unet.state_dict(), strict=False)
         missing = [key for key in missing if ".processor.to_" not in key]
         if missing or unexpected:
-            raise DicetalkError(f"This is no SVD UNet: it lacks {missing[:3]} and has unknown {unexpected[:3]}.")
+            raise DicetalkError(f"Not an SVD UNet: it lacks {missing[:3]} and has unknown {unexpected[:3]}.")
         for _, attn in model.named_cross_attentions():
             attn.processor.copy_from(attn)
         return model.to(dtype=unet.dtype)
@@ -138,15 +139,15 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         """Predict the velocity of noisy video latents.
 
         Args:
-            sample: noisy latents, scaled, and the image latent on channels, `(batch, frames, in_channels, h, w)`.
+            sample: scaled noisy latents and image latent on channels `(batch, frames, in_channels, h, w)`.
             timestep: `0.25 * ln(sigma)`, a scalar or `(batch,)`.
             encoder_hidden_states: image embedding tokens `(batch, tokens, dim)` or per frame
                 `(batch, frames, tokens, dim)`.
             added_time_ids: fps, motion bucket, expression bucket `(batch, 3)`.
             audio_tokens: `(batch, frames, tokens, dim)`; a frames axis of 1 means the same for all frames.
             emotion_tokens: likewise.
-            face_mask: `(batch or 1, 1, height, width)` in [0, 1] at any resolution; gates the spatial adapters.
-                `None`: no gate.
+            face_mask: `(batch or 1, 1, height, width)` in [0, 1] at any resolution; gates the spatial
+                adapters. `None`: no gate.
             pose_feature: `(batch, channels, h, w)` or per frame `(batch, frames, channels, h, w)`.
             adapter_scales: weights of the audio and the emotion adapter; 0 skips one.
             return_dict: False returns `(sample, features)`.
@@ -157,14 +158,13 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         batch, frames = sample.shape[:2]
 
         # 1. Conditions of every layer
-        image_tokens = encoder_hidden_states if encoder_hidden_states.ndim == 4 else encoder_hidden_states[:, None]
         conditions = Conditions(
             num_frames=frames,
-            image_tokens=image_tokens,
+            image_tokens=_with_frames(encoder_hidden_states, 4),
             adapter_tokens=(audio_tokens, emotion_tokens),
             scales=tuple(adapter_scales),
-            face_masks={} if face_mask is None else self._face_masks(face_mask.to(sample.dtype), sample.shape[-2:]),
-            pose_feature=pose_feature[:, None] if pose_feature is not None and pose_feature.ndim == 4 else pose_feature,
+            face_masks=self._face_masks(face_mask, sample) if face_mask is not None else {},
+            pose_feature=_with_frames(pose_feature, 5) if pose_feature is not None else None,
         )
 
         # 2. Stock UNet; its blocks only pass the placeholder on, the processors read the conditions
@@ -176,15 +176,21 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         features = conditions.mid_features.unflatten(0, (batch, frames))
         return DiceTalkUNetOutput(velocity, features) if return_dict else (velocity, features)
 
-    def _face_masks(self, face_mask: torch.Tensor, size: tuple[int, int]) -> dict[int, torch.Tensor]:
+    def _face_masks(self, face_mask: torch.Tensor, sample: torch.Tensor) -> dict[int, torch.Tensor]:
         """Resize the mask to each level's resolution (bicubic without antialias, as the official code)."""
-        height, width = size
+        face_mask = face_mask.to(sample.dtype)
+        height, width = sample.shape[-2:]
         masks = {}
         for _ in self.config.down_block_types:
             resized = F.interpolate(face_mask, size=(height, width), mode="bicubic", align_corners=False)
             masks[height * width] = resized.flatten(2)[..., None]
             height, width = (height + 1) // 2, (width + 1) // 2
         return masks
+
+
+def _with_frames(condition: torch.Tensor, num_dims: int) -> torch.Tensor:
+    """Insert a frames axis of 1 after the batch axis of a condition that has none."""
+    return condition if condition.ndim == num_dims else condition[:, None]
 
 
 def _add_pose_feature(conv_in: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:

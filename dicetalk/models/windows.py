@@ -17,8 +17,9 @@ class WindowPlan:
         size: frames per window, the number the UNet was trained with.
         overlap: frames shared by neighbouring windows of one step.
         shift: frames the windows move per step.
-        ring: the official scheme, windows on a ring that needs `size` extra unconditional frames to keep the end apart
-            from the start. False keeps the first and last window inside the clip, which costs no extra frames.
+        ring: the official scheme, windows on a ring that needs `size` extra unconditional frames to keep the
+            end apart from the start. False keeps the first and last window inside the clip, which costs no
+            extra frames.
 
     Raises:
         DicetalkError: when `overlap` leaves no progress from window to window.

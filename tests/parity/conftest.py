@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 @dataclass
 class Vectors:
-    """One golden file: its description, and its tensors by the names `in.*`, `out.*`, `grad.*`, `weights.*`."""
+    """One golden file: its description and its tensors `in.*`, `out.*`, `grad.*`, `weights.*`."""
 
     meta: dict
     tensors: dict[str, torch.Tensor]

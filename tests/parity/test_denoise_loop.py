@@ -15,6 +15,7 @@ from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.models.windows import WindowPlan
 
+OFFICIAL_WINDOWS = WindowPlan(4, 0, 1, ring=True)
 CASES = {
     "base": {},
     "overlap1": {"windows": WindowPlan(4, 1, 1, ring=True)},
@@ -56,7 +57,9 @@ def pipeline(vectors):
         scheduler=make_scheduler(),
         audio_projection=AudioProjection(10, 5, 8, 48, 4, 32),
         emotion_model=EmotionModel(16, 32, 8, 4, 2, 24),
-        pose_guider=PoseGuider(pose_config["conditioning_embedding_channels"], 3, pose_config["block_out_channels"]),
+        pose_guider=PoseGuider(
+            pose_config["conditioning_embedding_channels"], 3, pose_config["block_out_channels"]
+        ),
     )
     pipeline.vae.load_state_dict(golden.weights("vae."))
     pipeline.image_encoder.load_state_dict(golden.weights("image_encoder."))
@@ -67,7 +70,7 @@ def pipeline(vectors):
     return pipeline
 
 
-def run(pipeline, noise, num_frames=8, windows=WindowPlan(4, 0, 1, ring=True), **options):
+def run(pipeline, noise, num_frames=8, windows=OFFICIAL_WINDOWS, **options):
     """Run a case; returns what each step left, padding frames included, and the final latents."""
     steps = []
 
@@ -108,9 +111,12 @@ def test_denoise_loop(pipeline, close, monkeypatch, case):
 
 def test_every_window_of_every_step(pipeline, close):
     golden = pipeline.golden
-    plan = WindowPlan(4, 0, 1, ring=True)
     steps = run(pipeline, golden["in.initial_noise"])
-    windows = [latents[:, index] for step, latents in enumerate(steps) for index in plan.frame_indices(12, step)]
+    windows = [
+        latents[:, index]
+        for step, latents in enumerate(steps)
+        for index in OFFICIAL_WINDOWS.frame_indices(12, step)
+    ]
     close(torch.stack(windows), golden["out.base.window_latents"], rtol=0, atol=5e-4)
 
 

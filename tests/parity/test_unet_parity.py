@@ -78,7 +78,9 @@ def test_activations(tiny, close):
 
     modules = dict(model.named_modules())
     # conv_in is recorded before the pose feature is added: in front of the model's own hook
-    hooks = [modules[name].register_forward_hook(keep(name), prepend=True) for name in expected if name in modules]
+    hooks = [
+        modules[name].register_forward_hook(keep(name), prepend=True) for name in expected if name in modules
+    ]
     output = model(**unet_inputs(golden))
     for hook in hooks:
         hook.remove()

@@ -18,7 +18,9 @@ def test_noise_levels(vectors, steps):
     scheduler.set_timesteps(steps)
     torch.testing.assert_close(scheduler.sigmas, golden[f"out.n{steps}.sigmas"], rtol=1e-6, atol=0)
     torch.testing.assert_close(scheduler.timesteps, golden[f"out.n{steps}.timesteps"], rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(precondition(scheduler.sigmas[:-1]).c_noise, scheduler.timesteps, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        precondition(scheduler.sigmas[:-1]).c_noise, scheduler.timesteps, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_euler_steps_and_preconditioning(vectors, close):
