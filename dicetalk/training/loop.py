@@ -76,7 +76,7 @@ def train(
     parameters = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
     groups = objective.parameter_groups(settings.lr)
     base_lrs = [group["lr"] for group in groups]
-    optimizer = accelerator.prepare(torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay))
+    optimizer = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True))
     ema = ExponentialMovingAverage(objective.modules, settings.ema_decay)
 
     # Load the latest checkpoint and truncate the log behind it.
