@@ -70,6 +70,7 @@ class HdtfIndex(Section):
     root: str
     sets: list[Literal["RD", "WDA", "WRA"]]
     test_identities: list[str] | PositiveInt
+    piece_seconds: PositiveFloat  # annotated ranges last minutes; they are cut into equal pieces of at most this
 
 
 class Index(Section):
@@ -190,6 +191,7 @@ class TrainDiffusion(Section):
 
     training: Training
     audio_projection: AudioProjection
+    pose_guider_channels: list[PositiveInt]  # official: 16, 32, 96, 256; each after the first halves the mask
     num_frames: PositiveInt
     frame_stride: PositiveInt
     condition_dropout: ConditionDropout
