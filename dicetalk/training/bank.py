@@ -30,6 +30,7 @@ from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embeddings import MODALITIES, embed_clips
 from dicetalk.training.loop import train
 from dicetalk.training.priors import cosine_matrix
+from dicetalk.training.timings import take_timings
 
 RESTART_EVERY_STEPS = 20
 RESTART_PART = 0.5  # of training; then the codes settle
@@ -215,6 +216,7 @@ def learn_bank(
     )
     objective = BankObjective(emotion_model, train_priors, test_priors, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "learn_bank")
+    metrics = take_timings(metrics, run_dir, tracker)
     with atomic_directory(output) as folder:
         emotion_model.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")

@@ -23,6 +23,7 @@ from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
 from dicetalk.training.loop import train
+from dicetalk.training.timings import take_timings
 
 VALIDATION_STEP_OFFSET = 10**9  # draws the validation batch from seeds that training never reaches
 
@@ -180,6 +181,7 @@ def train_embedder(
     )
     objective = EmbedderObjective(embedder, train_batches, test_batches, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "train_embedder")
+    metrics = take_timings(metrics, run_dir, tracker)
     with atomic_directory(output) as folder:
         embedder.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")

@@ -1,0 +1,184 @@
+"""From backbone, bank, embedder and encoded clips to the saved DICE-Talk pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import CLIPImageProcessor
+
+from dicetalk.config import Params
+from dicetalk.data.dataset import DiffusionBatches, EncodedClips
+from dicetalk.errors import DicetalkError
+from dicetalk.files import atomic_directory, write_json
+from dicetalk.labels import CLASSES
+from dicetalk.models.backbone import component_config, load_component
+from dicetalk.models.embedder import EmotionEmbedder
+from dicetalk.models.emotion import EmotionModel
+from dicetalk.models.pipeline import DiceTalkPipeline
+from dicetalk.models.pose_guider import PoseGuider
+from dicetalk.models.projection import AudioProjection
+from dicetalk.models.sampling import make_scheduler
+from dicetalk.models.unet import DiceTalkUNet
+from dicetalk.tracking import Tracker
+from dicetalk.training.checkpoint import write_curves
+from dicetalk.training.diffusion import DiffusionObjective
+from dicetalk.training.embeddings import embed_clips
+from dicetalk.training.loop import train
+from dicetalk.training.priors import load_priors, prior_name
+from dicetalk.training.timings import take_timings
+
+SETTINGS_FILE = "dicetalk.json"
+
+
+def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker) -> dict[str, Any]:
+    """Fine-tune the backbone and save the pipeline to `models/dicetalk/`.
+
+    The saved folder is self-contained: besides the networks it holds the priors, the embedder, and in
+    `dicetalk.json` how clips were prepared for it.
+
+    Args:
+        params: all parameters.
+        root: folder of `data/` and `models/`.
+        run_dir: folder of checkpoints.
+        tracker: receives the curves.
+
+    Returns:
+        The stage's metrics.
+    """
+    settings, models = params.train_diffusion, root / "models"
+    torch.set_num_threads(settings.training.threads)
+    torch.manual_seed(settings.training.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    # Data
+    clips = {split: _encoded_clips(params, root, split) for split in ("train", "test")}
+    batches = {split: _batches(params, split_clips) for split, split_clips in clips.items()}
+    embedder = EmotionEmbedder.from_pretrained(models / "embedder")
+    priors = load_priors(models / "priors.safetensors")
+
+    # Networks
+    vae = load_component(models / "backbone", "vae")
+    pipeline = DiceTalkPipeline(
+        vae=vae,
+        image_encoder=load_component(models / "backbone", "image_encoder"),
+        unet=DiceTalkUNet.from_svd(load_component(models / "backbone", "unet")),
+        scheduler=make_scheduler(params.generate.sigma_min, params.generate.sigma_max),
+        audio_projection=_audio_projection(params, clips["train"], models),
+        emotion_model=EmotionModel.from_pretrained(models / "bank"),
+        pose_guider=_pose_guider(params, models),
+        feature_extractor=_feature_extractor(models / "backbone"),
+        image_size=params.preprocess.size_px,
+        size_multiple=_size_multiple(vae, params, models),
+    )
+    for name in ("unet", "audio_projection", "emotion_model", "pose_guider"):
+        getattr(pipeline, name).to(device)
+    if settings.training.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+
+    # Training
+    objective = DiffusionObjective(
+        unet=pipeline.unet,
+        audio_projection=pipeline.audio_projection,
+        emotion_model=pipeline.emotion_model,
+        pose_guider=pipeline.pose_guider,
+        train_batches=batches["train"],
+        test_batches=batches["test"],
+        clip_priors=(embed_clips(embedder, clips["train"]), embed_clips(embedder, clips["test"])),
+        class_priors=np.stack([priors[prior_name(*pair)] for pair in CLASSES]),
+        scaling_factor=vae.config.scaling_factor,
+        fps=params.preprocess.fps / settings.frame_stride,
+        settings=settings,
+    )
+    metrics = train(objective, settings.training, run_dir, tracker, "train_diffusion")
+    metrics = take_timings(metrics, run_dir, tracker)
+
+    # Results
+    with atomic_directory(models / "dicetalk") as folder:
+        pipeline.to("cpu").save_pretrained(folder)
+        embedder.save_pretrained(folder / "embedder")
+        shutil.copyfile(models / "priors.safetensors", folder / "priors.safetensors")
+        write_json(folder / SETTINGS_FILE, model_settings(params))
+        write_curves(run_dir, folder / "curves.csv")
+    parameters = {
+        name: sum(p.numel() for p in module.parameters()) for name, module in objective.modules.items()
+    }
+    return {"training": metrics, "train_clips": len(clips["train"]), "parameters": parameters}
+
+
+def model_settings(params: Params) -> dict[str, Any]:
+    """Return what somebody who has only the model folder must know to prepare inputs and to generate."""
+    return {
+        "speech": params.encode.speech.model_dump(),
+        "window_tokens": params.train_diffusion.audio_projection.window_tokens,
+        "frame_stride": params.train_diffusion.frame_stride,
+        "fps": params.preprocess.fps,
+        "size_px": params.preprocess.size_px,
+        "crop_margin": params.preprocess.crop_margin,
+        "mask_area": params.preprocess.mask_area,
+        "min_face_score": params.preprocess.min_face_score,
+        "generate": params.generate.model_dump(),
+    }
+
+
+def _encoded_clips(params: Params, root: Path, split: str) -> EncodedClips:
+    settings = params.train_diffusion
+    min_frames = settings.frame_stride * (settings.num_frames - 1) + 1
+    return EncodedClips([root / "data/encoded/mead", root / "data/encoded/hdtf"], split, min_frames)
+
+
+def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:
+    settings = params.train_diffusion
+    return DiffusionBatches(
+        clips,
+        num_frames=settings.num_frames,
+        frame_stride=settings.frame_stride,
+        window_tokens=settings.audio_projection.window_tokens,
+        image_embedding_stride=params.encode.image_embedding_stride,
+        size_px=params.preprocess.size_px,
+        emotional_fraction=settings.emotional_fraction,
+        seed=settings.training.seed,
+    )
+
+
+def _audio_projection(params: Params, clips: EncodedClips, models: Path) -> AudioProjection:
+    settings = params.train_diffusion.audio_projection
+    num_layers, channels = clips.read(0, "speech", 0, 1).shape[1:]
+    return AudioProjection(
+        window_size=settings.window_tokens,
+        num_layers=num_layers,
+        channels=channels,
+        hidden_dim=settings.hidden_dim,
+        num_tokens=settings.num_tokens,
+        output_dim=component_config(models / "backbone", "unet")["cross_attention_dim"],
+    )
+
+
+def _pose_guider(params: Params, models: Path) -> PoseGuider:
+    channels = params.train_diffusion.pose_guider_channels
+    first = component_config(models / "backbone", "unet")["block_out_channels"][0]
+    return PoseGuider(conditioning_embedding_channels=first, block_out_channels=tuple(channels))
+
+
+def _size_multiple(vae: torch.nn.Module, params: Params, models: Path) -> int:
+    """Return what image sides must be multiples of; the pose guider must halve as often as the VAE."""
+    with torch.no_grad():
+        pixels = torch.zeros(1, 3, params.preprocess.size_px, params.preprocess.size_px)
+        latent_size = vae.encode(pixels).latent_dist.mode().shape[-1]
+    factor = params.preprocess.size_px // latent_size
+    halvings = len(params.train_diffusion.pose_guider_channels) - 1
+    if factor != 2**halvings:
+        raise DicetalkError(
+            f"train_diffusion.pose_guider_channels has {halvings + 1} entries and so scales the mask down by "
+            f"{2**halvings}, but the autoencoder scales images down by {factor}; the two must be equal."
+        )
+    levels = len(component_config(models / "backbone", "unet")["block_out_channels"])
+    return factor * 2 ** (levels - 1)
+
+
+def _feature_extractor(backbone: Path) -> CLIPImageProcessor | None:
+    folder = backbone / "feature_extractor"
+    return CLIPImageProcessor.from_pretrained(folder) if folder.is_dir() else None

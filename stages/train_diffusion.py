@@ -1,0 +1,37 @@
+"""Fine-tune the video backbone with audio and emotion adapters; the result is the DICE-Talk pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dicetalk.config import config_hash, load_params
+from dicetalk.files import sha256_file, write_json
+from stages import run
+
+
+def main() -> None:
+    """Read `train_diffusion` and write `models/dicetalk/`."""
+    params = load_params()
+
+    from dicetalk.tracking import stage_run
+    from dicetalk.training.finetune import train_diffusion
+
+    models = [
+        path
+        for part in ("backbone", "embedder", "bank")
+        for path in Path("models", part).rglob("*.safetensors")
+    ]
+    inputs = [
+        *sorted(models),
+        Path("models/priors.safetensors"),
+        *sorted(Path("data/encoded").glob("*/clips.parquet")),
+    ]
+    key = config_hash(params.train_diffusion, [sha256_file(path) for path in inputs])
+    with stage_run("train_diffusion", params.tracking, params.train_diffusion) as tracker:
+        metrics = train_diffusion(params, Path.cwd(), Path(f"runs/train_diffusion-{key}"), tracker)
+        write_json(Path("metrics/train_diffusion.json"), metrics)
+        tracker.log_artifact(Path("metrics/train_diffusion.json"))
+
+
+if __name__ == "__main__":
+    run(main)

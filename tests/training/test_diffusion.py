@@ -1,0 +1,158 @@
+"""The objective drops conditions as guidance does, trains what it should, and leaves a usable pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import load_file
+
+from dicetalk.config import ConditionDropout, Params
+from dicetalk.models.embedder import EmotionEmbedder
+from dicetalk.models.pipeline import DiceTalkPipeline
+from dicetalk.tracking import Tracker
+from dicetalk.training import finetune
+from dicetalk.training.diffusion import DiffusionObjective, Kept
+
+
+@pytest.fixture(scope="module")
+def params(repository: Path) -> Params:
+    return tiny_models.tiny_params(repository)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.write_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def trained(params: Params, project: Path) -> dict:
+    return finetune.train_diffusion(params, project, project / "run", Tracker())
+
+
+@pytest.fixture
+def objective(params: Params, project: Path, monkeypatch: pytest.MonkeyPatch) -> DiffusionObjective:
+    """The objective as `train_diffusion` builds it."""
+
+    class Built(Exception):
+        pass
+
+    def stop(objective: DiffusionObjective, *_: object) -> None:
+        raise Built(objective)
+
+    monkeypatch.setattr(finetune, "train", stop)
+    with pytest.raises(Built) as caught:
+        finetune.train_diffusion(params, project, project / "unused", Tracker())
+    return caught.value.args[0]
+
+
+def test_drops_happen_as_often_as_asked():
+    torch.manual_seed(0)
+    kept = Kept.draw(20_000, ConditionDropout(audio=0.1, image=0.2, emotion=0.3, all=0.05))
+    for values, chance in ((kept.audio, 0.1), (kept.image, 0.2), (kept.emotion, 0.3)):
+        assert values.float().mean().item() == pytest.approx((1 - chance) * 0.95, abs=0.01)
+    nothing = ~kept.audio & ~kept.image & ~kept.emotion
+    assert nothing.float().mean().item() == pytest.approx(0.05 + 0.95 * 0.006, abs=0.005)
+
+
+def test_dropped_conditions_equal_the_null_tokens_of_guidance(objective: DiffusionObjective):
+    seen = {}
+    objective.unet.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
+    batch = objective.train_batches.draw(0, 2)
+    no, yes = torch.tensor([False, False]), torch.tensor([True, True])
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(no, no, no))
+    assert not seen["encoder_hidden_states"].any() and not seen["sample"][:, :, 4:].any()
+    null_audio = objective.audio_projection.null_tokens().expand_as(seen["audio_tokens"])
+    null_emotion = objective.emotion_model.null_tokens().expand_as(seen["emotion_tokens"])
+    assert torch.allclose(seen["audio_tokens"], null_audio, atol=1e-6)
+    assert torch.allclose(seen["emotion_tokens"], null_emotion, atol=1e-6)
+
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(yes, yes, yes))
+    assert torch.equal(seen["sample"][0, 1, 4:], batch.reference_latents[0])
+    assert not torch.allclose(seen["audio_tokens"], null_audio, atol=1e-3)
+
+
+def test_a_perfect_velocity_has_no_error(objective: DiffusionObjective, monkeypatch: pytest.MonkeyPatch):
+    batch = objective.train_batches.draw(0, 2)
+    sigma = torch.tensor([0.5, 4.0])
+    forward = objective.unet.forward
+
+    def perfect(sample: torch.Tensor, **inputs: torch.Tensor):
+        output = forward(sample=sample, **inputs)
+        scale = (sigma**2 + 1).sqrt()[:, None, None, None, None]
+        level = sigma[:, None, None, None, None]
+        noise = (sample[:, :, :4] * scale - batch.latents) / level
+        output.sample = (noise - level * batch.latents) / scale
+        return output
+
+    monkeypatch.setattr(objective.unet, "forward", perfect)
+    errors, logits = objective.predict(batch, torch.randn(2, 16), sigma, Kept.everything(2))
+    assert errors.max() < 1e-6 and logits.shape == (2, 22)
+
+
+def test_every_parameter_that_trains_gets_a_gradient(objective: DiffusionObjective):
+    groups = objective.parameter_groups(1.0)
+    assert [group["lr"] for group in groups] == [1.0, 2.0]
+    grouped = [id(p) for group in groups for p in group["params"]]
+    trainable = {id(p) for m in objective.modules.values() for p in m.parameters() if p.requires_grad}
+    assert len(grouped) == len(set(grouped)) and set(grouped) == trainable
+    torch.manual_seed(0)
+    # The pose guider's output layer starts at zero, which hides the layers below it for one step.
+    torch.nn.init.normal_(objective.pose_guider.conv_out.weight)
+    loss, logged = objective.loss(0, 8)
+    loss.backward()
+    assert {"diffusion", "discrimination", "data_seconds"} <= set(logged)
+    for name, module in objective.modules.items():
+        missing = [key for key, p in module.named_parameters() if p.requires_grad and p.grad is None]
+        assert not missing, f"{name}: {missing}"
+
+
+def test_metrics_of_training(trained: dict):
+    assert {"loss_sigma_1", "class_accuracy_sigma_1", "audio_gain_sigma_1", "emotion_gain_sigma_1"} <= set(
+        trained["training"]
+    )
+    assert "seconds_per_step" not in trained["training"]
+    assert trained["parameters"]["unet"] > 0
+
+
+def test_the_saved_folder_is_complete_and_generates(trained: dict, project: Path):
+    folder = project / "models/dicetalk"
+    for name in ("priors.safetensors", "dicetalk.json", "curves.csv"):
+        assert (folder / name).is_file()
+    assert EmotionEmbedder.from_pretrained(folder / "embedder").config.embedding_dim == 16
+    pipeline = DiceTalkPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    frames = pipeline(
+        torch.zeros(1, 3, 64, 64),
+        torch.zeros(6, 10, 1, 6),
+        torch.zeros(16),
+        torch.ones(1, 1, 64, 64),
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+    ).frames
+    assert frames.shape == (1, 6, 3, 64, 64)
+
+
+def test_an_interrupted_training_ends_in_the_same_weights(
+    trained: dict, project: Path, repository: Path, tmp_path
+):
+    (tmp_path / "data").symlink_to(project / "data")
+    (tmp_path / "models").mkdir()
+    for name in ("backbone", "bank", "embedder", "priors.safetensors"):
+        (tmp_path / "models" / name).symlink_to(project / "models" / name)
+    killed = RuntimeError("killed")
+
+    class Killer(Tracker):
+        def log_metrics(self, metrics, step=0):
+            raise killed
+
+    # Logging every third step makes the tracker fail after the checkpoint of step 2.
+    params = tiny_models.tiny_params(repository, log_every_steps=3)
+    with pytest.raises(RuntimeError, match="killed"):
+        finetune.train_diffusion(params, tmp_path, tmp_path / "run", Killer())
+    finetune.train_diffusion(params, tmp_path, tmp_path / "run", Tracker())
+    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    ours, expected = load_file(tmp_path / name), load_file(project / name)
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
