@@ -42,7 +42,7 @@ def write_video(
         pixel_format: `yuv420p` plays everywhere; `yuv444p` keeps colour at full resolution.
 
     Raises:
-        DicetalkError: for no frames, frames of unequal shape or wrong type, non-finite sound or an unknown tag.
+        DicetalkError: for no frames, frames of unequal shape or type, non-finite sound or an unknown tag.
     """
     if unknown := set(metadata or {}) - set(METADATA_KEYS):
         raise DicetalkError(f"mp4 cannot store the tags {sorted(unknown)}; it has {METADATA_KEYS}.")

@@ -1,7 +1,8 @@
 """Processed clips in WebDataset tar shards: written once in a fixed order, read back clip by clip.
 
-A clip is four members of one tar: `<clip_id>.json` (what is known about it), `<clip_id>.video.mp4` (the face crop),
-`<clip_id>.audio.wav` (16-bit mono) and `<clip_id>.landmarks.npy` (float32 `(num_frames, 68, 2)` in pixels of the crop).
+A clip is four members of one tar: `<clip_id>.json` (what is known about it), `<clip_id>.video.mp4` (the face
+crop), `<clip_id>.audio.wav` (16-bit mono) and `<clip_id>.landmarks.npy` (float32 `(num_frames, 68, 2)` in
+pixels of the crop).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Sample:
         """Return the face crop, uint8 RGB `(num_frames, size, size, 3)`."""
         frames = np.stack(list(read_video(io.BytesIO(self.members[VIDEO]), self.meta["fps"])))
         if len(frames) != self.meta["num_frames"]:
-            raise DicetalkError(f"{self.clip_id}: {len(frames)} frames stored, {self.meta['num_frames']} announced.")
+            announced = self.meta["num_frames"]
+            raise DicetalkError(f"{self.clip_id}: {len(frames)} frames stored, {announced} announced.")
         return frames
 
     def audio(self) -> np.ndarray:
@@ -130,6 +132,6 @@ def _read_shard(shard: Path) -> Iterator[Sample]:
 
 def _sample(shard: Path, clip_id: str, members: dict[str, bytes]) -> Sample:
     if missing := {META, VIDEO, AUDIO, LANDMARKS} - set(members):
-        raise DicetalkError(f"{shard}: clip {clip_id} lacks {sorted(missing)}; delete the folder and preprocess again.")
+        raise DicetalkError(f"{shard}: clip {clip_id} lacks {sorted(missing)}; preprocess it again.")
     meta = json.loads(members.pop(META))
     return Sample(clip_id, meta, members)
