@@ -1,4 +1,4 @@
-"""Write the procedural demo corpora in MEAD's and HDTF's own layouts; nothing when `synthesize` is null."""
+"""Write the procedural demo corpora in MEAD's and HDTF's own layouts; empty ones when `synthesize` is null."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from dicetalk.config import load_params
 from dicetalk.files import atomic_directory, write_json
 from stages import run
 
-OUT = Path("data/synthetic")
+# Apart from where real data lies, because DVC deletes a stage's outputs before the stage runs.
+MEAD, HDTF = Path("data/synthetic/mead"), Path("data/synthetic/hdtf")
 
 
 def main() -> None:
     """Read `synthesize` and write `data/synthetic/{mead,hdtf}`."""
     params = load_params().synthesize
-    if params is None:
-        # DVC wants its outputs to exist. They lie apart from real data, which no stage writes to.
-        for name in ("mead", "hdtf"):
-            with atomic_directory(OUT / name) as folder:
-                (folder / "README.txt").write_text("synthesize is null in params.yaml; see index.*.root\n")
-        write_json(Path("metrics/synthesize.json"), {"mead": {"clips": 0}, "hdtf": {"videos": 0}})
-        return
-    from dicetalk.synthetic.corpus import write_hdtf, write_mead
 
-    counts = {"mead": write_mead(OUT / "mead", params), "hdtf": write_hdtf(OUT / "hdtf", params)}
-    write_json(Path("metrics/synthesize.json"), counts)
+    from dicetalk.synthetic.corpus import MARKER, write_hdtf, write_mead
+
+    if params is None:
+        for folder in (MEAD, HDTF):
+            with atomic_directory(folder) as empty:
+                (empty / MARKER).write_text("Nothing: synthesize is null in params.yaml; see index.*.root.\n")
+    else:
+        write_mead(MEAD, seed=params.seed, workers=params.workers, **params.mead.model_dump())
+        write_hdtf(HDTF, seed=params.seed, workers=params.workers, **params.hdtf.model_dump())
+    videos = {folder.name: len(list(folder.rglob("*.mp4"))) for folder in (MEAD, HDTF)}
+    write_json(Path("metrics/synthesize.json"), {"videos": videos})
 
 
 if __name__ == "__main__":
