@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import ModelMixin, UNetSpatioTemporalConditionModel
+from diffusers import (
+    ModelMixin,  # noqa: F401 - `DiffusionPipeline.from_pretrained` looks for it in this module
+    UNetSpatioTemporalConditionModel,
+)
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
@@ -20,8 +23,6 @@ from dicetalk.models.adapters import (
     current_conditions,
     use_conditions,
 )
-
-__all__ = ["DiceTalkUNet", "DiceTalkUNetOutput", "ModelMixin"]
 
 
 @dataclass
