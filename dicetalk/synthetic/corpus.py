@@ -16,15 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dicetalk.data.media import write_video
+from dicetalk.config import Synthesize, SyntheticMead
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
 from dicetalk.labels import CLASSES, NEUTRAL
 from dicetalk.progress import track
 from dicetalk.synthetic.hdtf import plan_videos, write_annotations, write_hdtf_video
 from dicetalk.synthetic.identity import sample_identity
-from dicetalk.synthetic.m4a import write_m4a
 from dicetalk.synthetic.performance import Performance, perform
+from dicetalk.synthetic.recording import write_m4a, write_mp4
 from dicetalk.synthetic.render import portrait_view
 from dicetalk.synthetic.sentences import SENTENCES
 
@@ -36,97 +36,83 @@ TOO_SHORT_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Person:
-    """One MEAD actor to write: folder name, random stream and the defects among the clips."""
+    """One MEAD actor to write: folder name, place in the cast, looks and the defects among the clips."""
 
     name: str
     number: int
     feminine: bool
     defects: tuple[str, ...]
-    clips_per_class: int
-    clip_seconds: float
-    size_px: int
-    fps: float
+    settings: SyntheticMead
     seed: int
 
 
-def write_mead(
-    root: Path,
-    num_identities: int,
-    clips_per_class: int,
-    clip_seconds: float,
-    size_px: int,
-    fps: float,
-    seed: int,
-    workers: int,
-    num_defects: int = 0,
-) -> None:
-    """Write a corpus of acted emotions; the first half of the people are M..., the others W....
+def write_mead(root: Path, params: Synthesize) -> dict[str, int]:
+    """Write acted emotions in MEAD's layout and return how many people, clips and defects there are.
 
-    Sentence numbers have gaps, as in MEAD. `num_defects` extra clips, numbered from 041, are unusable on
-    purpose. In turn the face leaves the picture, the sound is silent, the clip is too short, the file is cut off.
+    The first half of the people are called M..., the others W.... Sentence numbers have gaps, as in MEAD.
+    `num_defects` extra clips, numbered from 041, are unusable on purpose. In turn, the face leaves the
+    picture, the sound is silent, the clip is too short, the file is cut off.
 
     Raises:
-        DicetalkError: when `root` holds something else than such a corpus, or for over 30 clips per class.
+        DicetalkError: when `root` holds somebody else's videos, or for over 30 clips per class.
     """
-    if not 1 <= clips_per_class <= SENTENCES_PER_CLASS:
+    settings = params.mead
+    count, num_defects = settings.num_identities, settings.num_defects
+    if settings.clips_per_class > SENTENCES_PER_CLASS:
         raise DicetalkError(
-            f"synthesize.mead.clips_per_class is {clips_per_class}; expected 1 to {SENTENCES_PER_CLASS}."
+            f"synthesize.mead.clips_per_class is {settings.clips_per_class}; at most {SENTENCES_PER_CLASS}."
         )
-    rng = np.random.default_rng([seed, 0])
-    numbers = np.sort(rng.choice(np.arange(1, max(100, num_identities)), num_identities, replace=False))
+    rng = np.random.default_rng([params.seed, 0])
+    numbers = np.sort(rng.choice(np.arange(1, max(100, count + 1)), count, replace=False))
     people = []
-    for index in range(num_identities):
-        feminine = index >= (num_identities + 1) // 2
-        mine = [k for k in range(num_defects) if (k * num_identities) // max(num_defects, 1) == index]
+    for index, number in enumerate(numbers):
+        feminine = index >= (count + 1) // 2
+        defects = tuple(
+            DEFECTS[k % len(DEFECTS)] for k in range(num_defects) if k * count // num_defects == index
+        )
         people.append(
-            Person(
-                name=f"{'W' if feminine else 'M'}{numbers[index]:03d}",
-                number=index,
-                feminine=feminine,
-                defects=tuple(DEFECTS[k % len(DEFECTS)] for k in mine),
-                clips_per_class=clips_per_class,
-                clip_seconds=clip_seconds,
-                size_px=size_px,
-                fps=fps,
-                seed=seed,
-            )
+            Person(f"{'MW'[feminine]}{number:03d}", index, feminine, defects, settings, params.seed)
         )
     with _new_corpus(root) as folder:
-        _in_parallel(_write_person, people, folder, workers, "synthesize mead")
+        _in_parallel(_write_person, people, folder, params.workers, "synthesize mead")
+    return {
+        "identities": count,
+        "clips": count * len(CLASSES) * settings.clips_per_class,
+        "defects": num_defects,
+    }
 
 
-def write_hdtf(
-    root: Path, num_videos: int, clip_seconds: float, height_px: int, fps: float, seed: int, workers: int
-) -> None:
-    """Write landscape videos of calm talks with HDTF's annotation files, including the traps of the real ones.
+def write_hdtf(root: Path, params: Synthesize) -> dict[str, int]:
+    """Write landscape videos of calm talks with HDTF's annotation files and return how many there are.
 
     Each video has one or two annotated time ranges of `clip_seconds`, rounded up to whole seconds.
 
     Raises:
-        DicetalkError: when `root` holds something else than such a corpus.
+        DicetalkError: when `root` holds somebody else's videos.
     """
-    videos = plan_videos(num_videos, clip_seconds, height_px, fps, seed)
+    videos = plan_videos(params.hdtf, params.seed)
     with _new_corpus(root) as folder:
-        crops = _in_parallel(write_hdtf_video, videos, folder, workers, "synthesize hdtf")
+        crops = _in_parallel(write_hdtf_video, videos, folder, params.workers, "synthesize hdtf")
         write_annotations(folder, list(zip(videos, crops, strict=True)))
+    return {"videos": len(videos), "ranges": sum(map(len, crops))}
 
 
 def _write_person(person: Person, root: Path) -> None:
     """Write all clips of one actor."""
     cv2.setNumThreads(1)
     identity = sample_identity(np.random.default_rng([person.seed, 1, person.number]), person.feminine)
-    view = portrait_view(person.size_px)
+    view = portrait_view(person.settings.size_px)
 
     def write(emotion: str, level: int, sentence: int, defect: str | None) -> None:
         label = CLASSES.index((emotion, level))
         rng = np.random.default_rng([person.seed, 2, person.number, label, sentence])
-        seconds = TOO_SHORT_SECONDS if defect == "too_short" else person.clip_seconds
+        seconds = TOO_SHORT_SECONDS if defect == "too_short" else person.settings.clip_seconds
         text = SENTENCES[(sentence - 1 + 7 * label) % len(SENTENCES)]
-        take = perform(identity, emotion, level, text, seconds, person.fps, rng)
+        take = perform(identity, emotion, level, text, seconds, person.settings.fps, rng)
         take = _spoiled(take, defect)
         stem = Path(emotion) / f"level_{level}" / f"{sentence:03d}"
         video = root / person.name / "video" / "front" / stem.with_suffix(".mp4")
-        write_video(video, take.frames(view), person.fps)
+        write_mp4(video, take.frames(view), person.settings.fps)
         write_m4a(root / person.name / "audio" / stem.with_suffix(".m4a"), take.samples)
         if defect == "truncated":
             video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
@@ -134,7 +120,7 @@ def _write_person(person: Person, root: Path) -> None:
     for label, (emotion, level) in enumerate(CLASSES):
         rng = np.random.default_rng([person.seed, 3, person.number, label])
         known = SENTENCES_PER_CLASS + 10 * (emotion == NEUTRAL)
-        for sentence in np.sort(rng.choice(known, person.clips_per_class, replace=False)) + 1:
+        for sentence in np.sort(rng.choice(known, person.settings.clips_per_class, replace=False)) + 1:
             write(emotion, level, int(sentence), None)
     for index, defect in enumerate(person.defects):
         emotion, level = CLASSES[(person.number + 5 * index) % len(CLASSES)]
@@ -156,15 +142,13 @@ def _spoiled(take: Performance, defect: str | None) -> Performance:
 @contextmanager
 def _new_corpus(root: Path) -> Iterator[Path]:
     """Yield a folder that becomes `root` when everything is written; never replaces anybody's real data."""
-    if root.exists() and any(root.iterdir()) and not (root / MARKER).is_file():
+    if not (root / MARKER).is_file() and next(root.rglob("*.mp4"), None) is not None:
         raise DicetalkError(
-            f"{root} holds files this program did not write, so it is not replaced. For your own data set "
-            "`synthesize` to null in params.yaml; else move that folder away."
+            f"{root} holds videos this program did not write, so it is not replaced. Move that folder away; "
+            "where your own data lies is told by index.mead.root and index.hdtf.root in params.yaml."
         )
     with atomic_directory(root) as folder:
-        (folder / MARKER).write_text(
-            "Procedural talking heads written by dicetalk; nobody real is shown or heard.\n"
-        )
+        (folder / MARKER).write_text("Procedural talking heads by dicetalk; nobody real is shown or heard.\n")
         yield folder
 
 

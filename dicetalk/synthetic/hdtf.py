@@ -9,13 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dicetalk.data.media import write_video
+from dicetalk.config import SyntheticHdtf
 from dicetalk.labels import NEUTRAL
 from dicetalk.synthetic.expression import FaceState
 from dicetalk.synthetic.geometry import View
 from dicetalk.synthetic.identity import Identity, sample_identity
 from dicetalk.synthetic.motion import compose, idle_motion
 from dicetalk.synthetic.performance import Performance, perform
+from dicetalk.synthetic.recording import write_mp4
 from dicetalk.synthetic.render import view_box
 from dicetalk.synthetic.sentences import SENTENCES
 from dicetalk.synthetic.speech import SAMPLE_RATE_HZ
@@ -59,24 +60,24 @@ class HdtfVideo:
     seed: int
 
 
-def plan_videos(
-    num_videos: int, clip_seconds: float, height_px: int, fps: float, seed: int
-) -> list[HdtfVideo]:
+def plan_videos(settings: SyntheticHdtf, seed: int) -> list[HdtfVideo]:
     """Decide names, time ranges and reference heights of all videos.
 
     Every fourth video is annotated for twice its height: HDTF's boxes belong to the resolution its authors
     had, which need not be the downloaded one.
     """
-    length = math.ceil(clip_seconds)
+    length = math.ceil(settings.clip_seconds)
     videos = []
-    for number in range(num_videos):
+    for number in range(settings.num_videos):
         subset = SETS[number % len(SETS)]
         name = FIRST_NAMES[number % len(FIRST_NAMES)] + LAST_NAMES[number % len(LAST_NAMES)]
         name = f"Radio{number // len(SETS)}" if subset == "RD" else f"{name}{number // 84 or ''}"
         starts = [PAUSE_SECONDS + k * (length + PAUSE_SECONDS) for k in range(1 + number % 2)]
-        reference = 2 * height_px if number % 4 == 3 else height_px
+        reference = settings.height_px * (2 if number % 4 == 3 else 1)
         ranges = tuple((start, start + length) for start in starts)
-        videos.append(HdtfVideo(subset, name, number, ranges, height_px, reference, fps, seed))
+        videos.append(
+            HdtfVideo(subset, name, number, ranges, settings.height_px, reference, settings.fps, seed)
+        )
     return videos
 
 
@@ -100,7 +101,7 @@ def write_hdtf_video(video: HdtfVideo, root: Path) -> list[Crop]:
     states = [state for take in takes for state in take.states]
     whole = Performance(identity, states, np.concatenate([take.samples for take in takes]))
     path = root / "videos" / f"{video.subset}_{video.name}.mp4"
-    write_video(path, whole.frames(view), video.fps, whole.samples, SAMPLE_RATE_HZ)
+    write_mp4(path, whole.frames(view), video.fps, whole.samples)
     return crops
 
 

@@ -69,6 +69,7 @@ def _speech_within(text: str, voice: Voice, emotion: str, level: int, seconds: f
     words = text.split()
     speech = synthesize(text, voice, emotion, level)
     while speech.seconds > seconds and len(words) > 1:
-        words.pop()
+        fitting = int(len(words) * seconds / speech.seconds)
+        words = words[: max(1, min(fitting, len(words) - 1))]
         speech = synthesize(" ".join(words), voice, emotion, level)
     return speech

@@ -57,7 +57,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Prosody:
-    """How an emotion at full strength changes speech: factors of rate and loudness, espeak points of pitch."""
+    """How an emotion at full strength changes speech: factors, and points of espeak's pitch scale."""
 
     rate: float = 1.0
     pitch: float = 0.0
