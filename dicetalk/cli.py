@@ -42,6 +42,26 @@ def _dicetalk(
 
 
 @app.command()
+def preprocess(
+    source: Annotated[Path, typer.Option("--input", help="Folder of videos, read with its subfolders.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; must not exist unless it was written here.")],
+    params: Annotated[Path, typer.Option(help="Parameter file; its section `preprocess` is used.")] = Path(
+        "params.yaml"
+    ),
+) -> None:
+    """Find, track and crop the face in every video of a folder; say why when a video is not usable.
+
+    Emotions come from a `clips.csv` in the folder, if there is one; `docs/data.md` has its columns.
+    Example: `dicetalk preprocess --input recordings --output processed`
+    """
+    from dicetalk.config import load_params
+    from dicetalk.data.preprocess import preprocess_folder
+
+    preprocess_folder(source, output, load_params(params).preprocess)
+    typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
 def doctor(
     params: Annotated[Path, typer.Option(help="Parameter file to check.")] = Path("params.yaml"),
 ) -> None:
