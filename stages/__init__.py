@@ -6,6 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+SECONDS = Path("runs/seconds")
 
 # Has to be set before anything imports torch: idle threads that spin slow every other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -14,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def run(main: Callable[[], None]) -> None:
     """Run a stage, print how long it took, and turn a `DicetalkError` into its message and exit code 1."""
     from dicetalk.errors import DicetalkError
+    from dicetalk.files import write_json
     from dicetalk.progress import format_seconds, log
 
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
@@ -23,4 +27,7 @@ def run(main: Callable[[], None]) -> None:
     except DicetalkError as error:
         log(f"{stage}: {error}")
         sys.exit(1)
-    log(f"{stage}: done in {format_seconds(time.monotonic() - started)}")
+    seconds = time.monotonic() - started
+    # DVC_STAGE tells the instances of one stage apart; the report shows the times.
+    write_json(SECONDS / f"{os.environ.get('DVC_STAGE', stage)}.json", {"seconds": round(seconds, 1)})
+    log(f"{stage}: done in {format_seconds(seconds)}")
