@@ -42,8 +42,63 @@ def _dicetalk(
 
 
 @app.command()
+def generate(
+    image: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Picture with the face to animate.")
+    ],
+    audio: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Speech: a sound file, or a video with sound.")
+    ],
+    out: Annotated[Path, typer.Option(help="The mp4 to write.")],
+    emotion: Annotated[
+        str | None,
+        typer.Option(help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised."),
+    ] = None,
+    level: Annotated[int, typer.Option(help="Strength of the emotion, 1 to 3; neutral has only 1.")] = 1,
+    reference_video: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Take the emotion from this video instead of a name."),
+    ] = None,
+    model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path("models/dicetalk"),
+    seed: Annotated[int | None, typer.Option(help="Of the noise; another seed, another motion.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    identity_scale: Annotated[float | None, typer.Option(help="Guidance towards the portrait.")] = None,
+    audio_scale: Annotated[float | None, typer.Option(help="Guidance towards the speech.")] = None,
+    emotion_scale: Annotated[float | None, typer.Option(help="Guidance towards the emotion.")] = None,
+) -> None:
+    """Make a portrait speak with an emotion; the video is as long as the sound.
+
+    The emotion is named (`--emotion happy --level 3`), shown (`--reference-video`), or, with neither, heard
+    in the speech. What is not given is as the model was trained for.
+
+    Example: `dicetalk generate --image me.jpg --audio hello.wav --emotion happy --level 3 --out hello.mp4`
+    """
+    from dicetalk.config import Generate
+    from dicetalk.generation import generate_one, load_model
+
+    talking = load_model(model)
+    given = {
+        "seed": seed,
+        "num_inference_steps": steps,
+        "identity_scale": identity_scale,
+        "audio_scale": audio_scale,
+        "emotion_scale": emotion_scale,
+    }
+    settings = talking.settings["generate"] | {
+        key: value for key, value in given.items() if value is not None
+    }
+    generate_one(talking, image, audio, out, Generate(**settings), emotion, level, reference_video)
+    typer.echo(out)
+
+
+@app.command()
 def preprocess(
-    source: Annotated[Path, typer.Option("--input", help="Folder of videos, read with its subfolders.")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--input", exists=True, file_okay=False, help="Folder of videos, read with its subfolders."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Folder to write; must not exist unless it was written here.")],
     params: Annotated[Path, typer.Option(help="Parameter file; its section `preprocess` is used.")] = Path(
         "params.yaml"
@@ -52,11 +107,15 @@ def preprocess(
     """Find, track and crop the face in every video of a folder; say why when a video is not usable.
 
     Emotions come from a `clips.csv` in the folder, if there is one; `docs/data.md` has its columns.
+
     Example: `dicetalk preprocess --input recordings --output processed`
     """
     from dicetalk.config import load_params
     from dicetalk.data.preprocess import preprocess_folder
+    from dicetalk.errors import DicetalkError
 
+    if output.exists() and any(output.iterdir()) and not (output / "summary.json").is_file():
+        raise DicetalkError(f"{output} holds files this program did not write; choose another --output.")
     preprocess_folder(source, output, load_params(params).preprocess)
     typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
 
@@ -67,7 +126,9 @@ def doctor(
 ) -> None:
     """Check this machine against the active profile and say how to mend what is missing.
 
-    Exit code 1 when something will stop a run. Example: `dicetalk doctor --params profiles/paper.yaml`
+    Exit code 1 when something will stop a run.
+
+    Example: `dicetalk doctor --params profiles/paper.yaml`
     """
     from rich.console import Console
     from rich.table import Column, Table
@@ -131,3 +192,34 @@ def weights_verify(
         typer.echo(f"{status.weights.name}: {state} {status.path or ''}".rstrip())
     if any(not status.verified for status in statuses):
         raise typer.Exit(1)
+
+
+@weights_app.command("export")
+def weights_export(
+    out: Annotated[Path, typer.Option(help="Folder to write the four files to.")],
+    model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path("models/dicetalk"),
+) -> None:
+    """Write a trained model under the file and tensor names of the official release."""
+    from dicetalk.exchange import export_model
+
+    for path in export_model(model, out):
+        typer.echo(path)
+
+
+@weights_app.command("import")
+def weights_import(
+    source: Annotated[Path, typer.Argument(help="Folder with the four official files.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    model: Annotated[
+        Path, typer.Option(help="Model folder of the same configuration; supplies the rest.")
+    ] = Path("models/dicetalk"),
+) -> None:
+    """Put networks in the official format into a copy of a model folder.
+
+    Files are read without running code from them; a missing, unknown or differently shaped tensor is an
+    error. Autoencoder, embedder and priors stay those of `--model`.
+    """
+    from dicetalk.exchange import import_model
+
+    import_model(source, model, out)
+    typer.echo(out)
