@@ -1,4 +1,4 @@
-"""Write the procedural demo corpora in MEAD's and HDTF's own layouts; empty ones when `synthesize` is null."""
+"""Write the procedural demo corpora in MEAD's and HDTF's layouts; empty ones when `synthesize` is null."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ def main() -> None:
         for folder in (MEAD, HDTF):
             with atomic_directory(folder) as empty:
                 (empty / MARKER).write_text("Nothing: synthesize is null in params.yaml; see index.*.root.\n")
+        counts: dict[str, dict[str, int]] = {}
     else:
-        write_mead(MEAD, seed=params.seed, workers=params.workers, **params.mead.model_dump())
-        write_hdtf(HDTF, seed=params.seed, workers=params.workers, **params.hdtf.model_dump())
-    videos = {folder.name: len(list(folder.rglob("*.mp4"))) for folder in (MEAD, HDTF)}
-    write_json(Path("metrics/synthesize.json"), {"videos": videos})
+        counts = {"mead": write_mead(MEAD, params), "hdtf": write_hdtf(HDTF, params)}
+    write_json(Path("metrics/synthesize.json"), counts)
 
 
 if __name__ == "__main__":
