@@ -184,7 +184,7 @@ def _track(video: Path, start: float, end: float, row: dict[str, Any], settings:
     tracker = FaceTracker(*_networks(), settings.min_face_score, settings.redetect_every_frames)
     x, y = row["crop_x"] or 0, row["crop_y"] or 0
     faces: list[TrackedFace | None] = []
-    thumbnail, gap, frame = None, 0, None
+    last, gap, frame = None, 0, None
     for index, frame in enumerate(read_video(video, settings.fps, start, end)):
         region = frame if row["crop_w"] is None else frame[y : y + row["crop_h"], x : x + row["crop_w"]]
         face = tracker.update(region)
@@ -192,11 +192,10 @@ def _track(video: Path, start: float, end: float, row: dict[str, Any], settings:
         if gap > settings.max_gap_frames:
             code = "face_lost" if any(faces) else "no_face"
             raise _RejectionError(code, f"no face from {(index + 1 - gap) / settings.fps:.2f} s on")
-        last, thumbnail = thumbnail, _thumbnail(region)
-        previous = faces[-1] if faces else None
-        jumped = face and previous and overlap(face.box, previous.box) < CUT_OVERLAP
-        if jumped or (last is not None and np.abs(thumbnail - last).mean() > CUT_LEVEL):
-            raise _RejectionError("shot_cut", f"at {index / settings.fps:.2f} s")
+        if face is not None:
+            previous, last = last, (face.box, _thumbnail(region))
+            if previous is not None and _is_cut(previous, last):
+                raise _RejectionError("shot_cut", f"at {index / settings.fps:.2f} s")
         faces.append(face)
     found = np.flatnonzero([face is not None for face in faces])
     if not len(found):
@@ -214,6 +213,11 @@ def _track(video: Path, start: float, end: float, row: dict[str, Any], settings:
         min_score=min(faces[i].score for i in found),
         num_bridged=len(faces) - len(found),
     )
+
+
+def _is_cut(before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Compare face box and thumbnail of two frames that show a face."""
+    return overlap(before[0], after[0]) < CUT_OVERLAP or np.abs(before[1] - after[1]).mean() > CUT_LEVEL
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:

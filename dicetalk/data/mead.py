@@ -65,7 +65,7 @@ def _media_folders(root: Path, person: str, kind: str) -> list[str]:
 def _person(root: Path, person: str, views: list[str]) -> Iterator[dict[str, Any]]:
     sounds = {}
     for folder in _media_folders(root, person, "audio"):
-        sounds |= {clip[:3]: path for *clip, path in _clips(root, folder, "m4a")}
+        sounds |= {tuple(key): path for *key, path in _clips(root, folder, "m4a")}
     for view in views:
         found = 0
         for folder in _media_folders(root, person, "video"):

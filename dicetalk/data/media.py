@@ -18,6 +18,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from dicetalk.data.mp4 import write_video
 from dicetalk.errors import DicetalkError
@@ -107,10 +108,12 @@ def read_video(
         stream = _video_stream(container)
         if stream is None:
             raise DicetalkError(f"{path}: no video stream.")
+        stream.codec_context.thread_count = 1  # callers run one process per core
         zero = _start_seconds(stream)
         if start_seconds > SEEK_SECONDS:
             container.seek(int((zero + start_seconds) * av.time_base), backward=True)
         end = float("inf") if end_seconds is None else end_seconds
+        converter = VideoReformatter()  # kept: setting one up costs more than converting a small frame
         index, time = 0, -1.0
         held: av.VideoFrame | None = None
         for frame in container.decode(stream):
@@ -121,7 +124,7 @@ def read_video(
                 boundary = min((previous + time) / 2, end)
                 picture = None
                 while (wanted := start_seconds + index / fps) < boundary - 1e-6:
-                    picture = _upright(held) if picture is None else picture
+                    picture = _upright(held, converter) if picture is None else picture
                     yield picture
                     index += 1
                 if wanted >= end - 1e-6:
@@ -130,7 +133,7 @@ def read_video(
         if held is None:
             raise DicetalkError(f"{path}: the video stream has no decodable frame at {start_seconds} s.")
         last = min(time + _frame_seconds(held, stream), end)
-        picture = _upright(held)
+        picture = _upright(held, converter)
         while start_seconds + index / fps < last - 1e-6:
             yield picture
             index += 1
@@ -210,8 +213,8 @@ def _rotation(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) * 90 % 360
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    picture = frame.to_ndarray(format="rgb24")
+def _upright(frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
+    picture = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     quarter_turns = _rotation(frame) // 90
     return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
 

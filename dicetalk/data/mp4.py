@@ -10,7 +10,7 @@ from typing import Literal
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path
@@ -58,11 +58,19 @@ def write_video(
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(str(temporary), "w", format="mp4", options=options) as container:
             container.metadata.update(metadata or {})
+            converter = VideoReformatter()  # kept: setting one up costs more than converting a small frame
             video = _add_video(container, first.shape, fps, crf, pixel_format)
             sound = _add_audio(container, sample_rate_hz) if sample_rate_hz else None
             written = 0
             for index, picture in enumerate(chain([first], frames)):
-                frame = _to_yuv(picture, first.shape, pixel_format, f"{path}: frame {index}")
+                _check_picture(picture, first.shape, f"{path}: frame {index}")
+                frame = converter.reformat(
+                    av.VideoFrame.from_ndarray(_even(picture), format="rgb24"),
+                    format=pixel_format,
+                    dst_colorspace=Colorspace.ITU709,
+                    dst_color_range=ColorRange.MPEG,
+                    threads=1,
+                )
                 frame.pts = index
                 container.mux(video.encode(frame))
                 if sound is not None:  # interleaved, so that neither stream is held in memory
@@ -89,16 +97,17 @@ def _add_video(
     return stream
 
 
-def _to_yuv(picture: np.ndarray, shape: tuple[int, ...], pixel_format: str, name: str) -> av.VideoFrame:
+def _check_picture(picture: np.ndarray, shape: tuple[int, ...], name: str) -> None:
     if picture.dtype != np.uint8 or picture.shape != shape or picture.ndim != 3 or picture.shape[2] != 3:
         raise DicetalkError(f"{name} is {picture.dtype} {picture.shape}; expected uint8 RGB {shape}.")
-    height, width = shape[:2]
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    """Repeat the last row and column of a picture of odd size."""
+    height, width = picture.shape[:2]
     if height % 2 or width % 2:
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    return frame.reformat(
-        format=pixel_format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-    )
+    return np.ascontiguousarray(picture)
 
 
 def _add_audio(container: av.container.OutputContainer, sample_rate_hz: int) -> av.AudioStream:

@@ -140,7 +140,7 @@ def _work_through(jobs: list, work: partial, workers: int, name: str) -> None:
         return
     # Spawned, not forked: the parent may hold threads of numeric libraries.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare_worker) as pool:
-        for _ in track(pool.map(work, jobs, chunksize=4), label, total=len(jobs)):
+        for _ in track(pool.map(work, jobs), label, total=len(jobs)):
             pass
 
 
