@@ -214,17 +214,18 @@ def shading(identity: Identity) -> np.ndarray:
 
 def apply_shading(canvas: np.ndarray, identity: Identity, anchors: np.ndarray) -> None:
     """Multiply the shading onto `canvas`; `anchors` (3, 2) are the pixels of (0, 0), (1, 0) and (0, 1)."""
+    reach = SHADING_REACH * np.abs(anchors[1:] - anchors[0]).sum(0)
+    left, top = np.maximum(anchors[0] - reach, 0).astype(int)
+    right, bottom = np.maximum(anchors[0] + reach + 1, 0).astype(int)
+    part = canvas[top:bottom, left:right]
+    if part.size == 0:
+        return
     middle = SHADING_SIDE / 2
     unit = middle / SHADING_REACH
     source = np.array([(middle, middle), (middle + unit, middle), (middle, middle + unit)], np.float32)
-    matrix = cv2.getAffineTransform(source, anchors.astype(np.float32))
-    size = (canvas.shape[1], canvas.shape[0])
+    matrix = cv2.getAffineTransform(source, (anchors - (left, top)).astype(np.float32))
+    size = (part.shape[1], part.shape[0])
     field = cv2.warpAffine(
-        shading(identity),
-        matrix,
-        size,
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(128, 128, 128),
+        shading(identity), matrix, size, borderMode=cv2.BORDER_CONSTANT, borderValue=(128,) * 3
     )
-    cv2.multiply(canvas, field, canvas, 1 / 128)
+    canvas[top:bottom, left:right] = cv2.multiply(part, field, scale=1 / 128)
