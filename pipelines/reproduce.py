@@ -5,8 +5,6 @@ Works without a configured Prefect server by starting a temporary one. Stages th
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from prefect.cache_policies import NO_CACHE
 
 from dicetalk.config import load_params
 from dicetalk.files import read_json
-from dicetalk.tracking import flatten, pipeline_run
+from dicetalk.report.tables import final_metrics
+from dicetalk.tracking import pipeline_run
 from pipelines import dvc
 
 METRICS = Path("metrics")
@@ -81,23 +80,6 @@ def metric_table(evaluation: dict[str, Any]) -> list[dict[str, str]]:
         {"system": system} | {name: _cell(metrics[name]) if name in metrics else "" for name in names}
         for system, metrics in systems.items()
     ]
-
-
-def final_metrics(folder: Path) -> dict[str, float]:
-    """Return every number of `metrics/*.json` by a flat name; evaluation values as `<system>.<metric>`."""
-    values: dict[str, float] = {}
-    for path in sorted(folder.glob("*.json")):
-        content = read_json(path)
-        if path.name == EVALUATION.name:
-            for system, metrics in content["systems"].items():
-                values |= {f"{system}.{name}": float(entry["value"]) for name, entry in metrics.items()}
-        elif isinstance(content, dict):
-            values |= {key: value for key, value in flatten(content, path.stem).items() if _is_number(value)}
-    return {re.sub(r"[^\w\-.: /]", "_", name): value for name, value in values.items()}  # MLflow's alphabet
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _cell(entry: dict[str, Any]) -> str:

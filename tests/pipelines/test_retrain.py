@@ -10,12 +10,11 @@ import pytest
 
 from dicetalk.config import Retrain, load_params
 from dicetalk.errors import DicetalkError
-from dicetalk.files import write_json
 from dicetalk.tracking import connect, pipeline_run
 from pipelines import reproduce as reproduce_module
 from pipelines import retrain as retrain_module
 from pipelines.dvc import StageError, TransientError
-from pipelines.reproduce import final_metrics, is_transient, metric_table
+from pipelines.reproduce import is_transient, metric_table
 from pipelines.retrain import Score, decide, score
 
 RULE = Retrain(cron="0 3 * * 0", metric="ours.emotion_accuracy", higher_is_better=True, tolerance=0.02)
@@ -61,15 +60,7 @@ def test_score_depends_on_network_split_and_model(evaluation: dict, tmp_path: Pa
         score(evaluation, "ours.nothing", model)
 
 
-def test_metrics_are_flat_and_tabled(evaluation: dict, tmp_path: Path) -> None:
-    write_json(tmp_path / "metrics/preprocess-mead.json", {"kept": 3, "rejected": {"no face": 2}, "ok": True})
-    assert final_metrics(tmp_path / "metrics") == {
-        "ours.emotion_accuracy": 0.7,
-        "real.emotion_accuracy": 0.9,
-        "real.sync_c": 5.0,
-        "preprocess-mead.kept": 3,
-        "preprocess-mead.rejected.no face": 2,
-    }
+def test_metrics_are_tabled(evaluation: dict) -> None:
     assert metric_table(evaluation)[0] == {
         "system": "ours",
         "emotion_accuracy": "0.700 [0.600, 0.800]",

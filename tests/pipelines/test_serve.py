@@ -1,4 +1,4 @@
-"""A scheduled run, seen happening: Prefect server, served deployments, cron of every minute, MLflow registry."""
+"""A scheduled run, seen happening: Prefect server, served flows, cron of every minute, MLflow registry."""
 
 from __future__ import annotations
 

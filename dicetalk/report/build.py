@@ -1,0 +1,135 @@
+"""Gather what the stages wrote and render `report.html` (one offline file) and `report.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from dicetalk.config import Params
+from dicetalk.files import atomic_path, read_json
+from dicetalk.progress import log
+from dicetalk.report import graph
+from dicetalk.report.charts import heat_map, interval_chart, line_chart
+from dicetalk.report.provenance import provenance, stage_seconds
+from dicetalk.report.tables import data_counts, metric_rows, shown, system_names
+from dicetalk.report.videos import comparisons, emotion_grid
+
+# Heading -> file of curves, relative to `models/`.
+CURVES = {
+    "Emotion embedder": "embedder/curves.csv",
+    "Emotion bank": "bank/curves.csv",
+    "Diffusion model": "dicetalk/curves.csv",
+    "Evaluator: emotion": "evaluators/emotion_curves.csv",
+    "Evaluator: identity": "evaluators/identity_curves.csv",
+    "Evaluator: sync": "evaluators/sync_curves.csv",
+}
+# Present in every training, and the same picture every time.
+NOT_DRAWN = ("lr", "grad_norm")
+
+
+def build_report(params: Params, out: Path) -> None:
+    """Write `report.html` and `report.md` about the run in the working directory.
+
+    Args:
+        params: all parameters.
+        out: folder of the two files.
+
+    Raises:
+        DicetalkError: when a stage has not written what the report shows.
+    """
+    content = gather(params)
+    templates = Environment(
+        loader=PackageLoader("dicetalk.report"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("report.html", "report.md"):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(templates.get_template(f"{name}.j2").render(content), encoding="utf-8")
+        log(f"report: {out / name}, {(out / name).stat().st_size / 2**20:.2f} MiB")
+
+
+def gather(params: Params) -> dict[str, Any]:
+    """Return everything the templates show, by name."""
+    metrics, models, generated = Path("metrics"), Path("models"), Path("outputs/generated")
+    processed = [Path("data/processed") / name for name in type(params.index).model_fields]
+    evaluation = read_json(metrics / "evaluate.json")
+    systems = system_names(evaluation)
+    rows = metric_rows(evaluation)
+    stages = graph.read_stages(graph.load_yaml(Path("dvc.yaml")), graph.load_yaml(Path("params.yaml")))
+    bank, priors = read_json(metrics / "learn_bank.json"), read_json(metrics / "priors.json")
+    return {
+        "params": params,
+        "provenance": provenance(),
+        "pipeline": graph.draw(stages, seconds := stage_seconds(Path("runs/seconds"))),
+        "seconds": {stage.name: seconds[stage.name] for stage in stages if stage.name in seconds},
+        "evaluation": evaluation,
+        "systems": [shown(name) for name in systems],
+        "metric_rows": rows,
+        "interval_charts": [(row, interval_chart(row["label"], row["intervals"])) for row in rows],
+        "headline": headline(evaluation),
+        "data": data_counts(metrics, Path("data/processed"), [folder.name for folder in processed]),
+        "curves": {name: training_charts(models / path) for name, path in CURVES.items()},
+        "embedder": read_json(metrics / "train_embedder.json"),
+        "bank": bank,
+        "bank_map": _correlation_map("emotions through the bank", bank["emotion_correlation"]),
+        "prior_map": _correlation_map("emotion priors", priors),
+        "backbone": read_json(metrics / "backbone.json"),
+        "emotions": priors["emotions"],
+        "grid": emotion_grid(generated, params.report.grid_identities, params.report.grid_level),
+        "comparisons": comparisons(generated, processed, params.report.grid_identities),
+        "published": graph.load_yaml(Path(__file__).with_name("published.yaml"))["tables"],
+    }
+
+
+def headline(evaluation: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the few numbers that say whether it worked, each with what to hold it against."""
+    systems = evaluation["systems"]
+    found = []
+    for metric, label, floor in (
+        ("emotion_accuracy", "emotion accuracy", "wrong_emotion"),
+        ("sync_c", "Sync-C", "wrong_audio"),
+        ("f_sim", "identity similarity", None),
+    ):
+        if metric not in systems["ours"]:
+            continue
+        against = [f"real {systems['real'][metric]['value']:.2f}"] if metric in systems["real"] else []
+        if floor and metric in systems.get(floor, {}):
+            against.append(f"{shown(floor).label.lower()} {systems[floor][metric]['value']:.2f}")
+        entry = systems["ours"][metric]
+        found.append(
+            {
+                "label": label,
+                "value": f"{entry['value']:.2f}",
+                "interval": "{:.2f} to {:.2f}".format(*entry["ci95"]),
+                "against": ", ".join(against),
+            }
+        )
+    return found
+
+
+def training_charts(path: Path) -> list[tuple[str, Any]]:
+    """Return one chart per logged quantity of a training; training and held-out values share a picture."""
+    table = pd.read_csv(path)
+    names = dict.fromkeys(name.removeprefix("val_") for name in table if name != "step")
+    charts = []
+    for name in names:
+        series = {}
+        for column, role in ((name, "train"), (f"val_{name}", "validation")):
+            if column in table and name not in NOT_DRAWN:
+                values = table[["step", column]].dropna()
+                series[role] = (values["step"].to_numpy(float), values[column].to_numpy(float))
+        if series:
+            charts.append((name.replace("_", " "), line_chart(f"{name} over steps", series)))
+    return charts
+
+
+def _correlation_map(label: str, content: dict[str, Any]) -> Any:
+    emotions = content["emotions"]
+    return heat_map(f"cosine similarity of {label}", emotions, emotions, np.array(content["cosine_centred"]))

@@ -1,0 +1,155 @@
+"""Numbers of the metric files for people: what a system is, when a metric is better, who measured."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dicetalk.files import read_json
+from dicetalk.labels import EMOTIONS
+from dicetalk.report.charts import Interval
+from dicetalk.tracking import flatten
+
+
+@dataclass(frozen=True)
+class System:
+    """How a system of `metrics/evaluate.json` is shown.
+
+    Attributes:
+        label: short name.
+        role: `ceiling`, `ours` or `floor`, also the CSS class.
+        note: what it is.
+    """
+
+    label: str
+    role: str
+    note: str
+
+
+SYSTEMS = {
+    "real": System("Real clips", "ceiling", "the real test clips through the same code: the ceiling"),
+    "ours": System("Ours, mode P", "ours", "emotion from the class-mean prior"),
+    "ours_v": System("Ours, mode V", "ours", "emotion from a reference video"),
+    "ours_a": System("Ours, mode A", "ours", "emotion from the speech itself"),
+    "wrong_emotion": System("Wrong emotion", "floor", "our videos of another emotion of the same person"),
+    "wrong_audio": System("Wrong audio", "floor", "our videos against another clip's sound"),
+    "still": System("Still image", "floor", "the reference frame, repeated"),
+}
+# Metric -> label, and whether higher is better.
+METRICS = {
+    "emotion_accuracy": ("Emotion accuracy", True),
+    "emo_score": ("Emo-Score", True),
+    "emo_score_neutral": ("Emo-Score, neutral", True),
+    "emo_score_non_neutral": ("Emo-Score, non-neutral", True),
+    "sync_c": ("Sync-C, confidence", True),
+    "sync_d": ("Sync-D, distance", False),
+    "lmd": ("LMD, landmark distance", False),
+    "f_sim": ("F-SIM, identity", True),
+    "fid": ("FID", False),
+    "fvd": ("FVD", False),
+    "fd_image": ("Fréchet distance, frames", False),
+    "fd_video": ("Fréchet distance, video", False),
+}
+
+
+def metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per metric, with its network, the cell of each system, and the intervals to draw."""
+    systems = system_names(evaluation)
+    found = {name for metrics in evaluation["systems"].values() for name in metrics}
+    rows = []
+    for name in [*(name for name in METRICS if name in found), *sorted(found - set(METRICS))]:
+        label, higher_is_better = METRICS.get(name, (name, True))
+        entries = {system: evaluation["systems"][system].get(name) for system in systems}
+        rows.append(
+            {
+                "name": name,
+                "label": label,
+                "arrow": "↑" if higher_is_better else "↓",
+                "network": evaluation["networks"].get(name),
+                "cells": [_cell(entry) if entry else None for entry in entries.values()],
+                "intervals": [
+                    Interval(shown(system).label, entry["value"], *entry["ci95"], shown(system).role)
+                    for system, entry in entries.items()
+                    if entry
+                ],
+            }
+        )
+    return rows
+
+
+def system_names(evaluation: dict[str, Any]) -> list[str]:
+    """Return the systems of an evaluation: the ceiling first, then ours, then the floors."""
+    found = evaluation["systems"]
+    return [*(name for name in SYSTEMS if name in found), *(name for name in found if name not in SYSTEMS)]
+
+
+def shown(system: str) -> System:
+    """Return how a system is shown; unknown ones appear under their own name."""
+    return SYSTEMS.get(system, System(system, "ours", ""))
+
+
+def data_counts(metrics: Path, processed: Path, datasets: list[str]) -> list[dict[str, Any]]:
+    """Return, per data set, what was indexed, kept and rejected, by split, emotion and reason.
+
+    Args:
+        metrics: folder of `index-<set>.json` and `preprocess-<set>.json`.
+        processed: folder of `<set>/kept.parquet` and `<set>/rejected.csv`.
+        datasets: names of the sets.
+    """
+    counts = []
+    for name in datasets:
+        kept = pd.read_parquet(processed / name / "kept.parquet")
+        kept["emotion"] = kept["emotion"].fillna("no label")
+        labels = [label for label in (*EMOTIONS, "no label") if (kept["emotion"] == label).any()]
+        by_emotion = pd.crosstab(kept["split"], kept["emotion"])[labels]
+        rejected = pd.read_csv(processed / name / "rejected.csv", keep_default_na=False)
+        identities = kept.groupby("split")["identity"].nunique()
+        counts.append(
+            {
+                "name": name,
+                "index": read_json(metrics / f"index-{name}.json"),
+                "preprocess": read_json(metrics / f"preprocess-{name}.json"),
+                "labels": labels,
+                "splits": [
+                    (split, int(identities[split]), int(row.sum()), row.tolist())
+                    for split, row in by_emotion.iterrows()
+                ],
+                "rejected": rejected.to_dict("records"),
+            }
+        )
+    return counts
+
+
+def final_metrics(folder: Path) -> dict[str, float]:
+    """Return every number of `metrics/*.json` by a flat name, evaluation values as `<system>.<metric>`."""
+    values: dict[str, float] = {}
+    for path in sorted(folder.glob("*.json")):
+        content = read_json(path)
+        if path.name == "evaluate.json":
+            for system, metrics in content["systems"].items():
+                values |= {f"{system}.{name}": float(entry["value"]) for name, entry in metrics.items()}
+        else:
+            values |= {
+                name: value for name, value in flatten(content, path.stem).items() if _is_number(value)
+            }
+    # MLflow's alphabet for names of metrics.
+    return {re.sub(r"[^\w\-.: /]", "_", name): value for name, value in values.items()}
+
+
+def _cell(entry: dict[str, Any]) -> dict[str, str]:
+    digits = 3 if abs(entry["value"]) < 10 else 1
+    low, high = entry["ci95"]
+    return {
+        "value": f"{entry['value']:.{digits}f}",
+        "interval": f"{low:.{digits}f} to {high:.{digits}f}",
+        "n": str(entry["n"]),
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

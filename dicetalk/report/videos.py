@@ -1,0 +1,143 @@
+"""Videos of the report, embedded so that the page is one file: an emotion grid, and real clips and ours."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dicetalk.data.mp4 import write_video
+from dicetalk.data.shards import Sample, read_samples
+from dicetalk.errors import DicetalkError
+from dicetalk.labels import EMOTIONS, levels_of
+from dicetalk.report.tables import SYSTEMS, shown
+
+
+@dataclass(frozen=True)
+class Video:
+    """One embedded mp4.
+
+    Attributes:
+        source: data URI.
+        label: what it shows.
+    """
+
+    source: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same clip, real and generated.
+
+    Attributes:
+        title: clip, identity, emotion and level.
+        videos: system label -> video, the real one first.
+    """
+
+    title: str
+    videos: dict[str, Video]
+
+
+def read_manifest(generated: Path) -> pd.DataFrame:
+    """Read `manifest.parquet` of the generated videos; names the stage that writes it when missing."""
+    path = generated / "manifest.parquet"
+    if not path.is_file():
+        raise DicetalkError(f"{path} does not exist; run `dvc repro generate`.")
+    return pd.read_parquet(path)
+
+
+def emotion_grid(generated: Path, num_identities: int, level: int) -> dict[str, list[Video | None]]:
+    """Return, for the first test identities, our mode-P video of each emotion; `None` where there is none.
+
+    Args:
+        generated: folder of `manifest.parquet` and the videos.
+        num_identities: rows of the grid.
+        level: intensity shown; emotions that lack it (neutral) show their strongest.
+    """
+    manifest = read_manifest(generated)
+    ours = manifest[manifest["system"] == "ours"].sort_values("clip_id")
+    grid = {}
+    for identity in sorted(ours["identity"].unique())[:num_identities]:
+        own = ours[ours["identity"] == identity]
+        grid[identity] = [_grid_cell(generated, own, emotion, level) for emotion in EMOTIONS]
+    return grid
+
+
+def comparisons(generated: Path, processed: list[Path], count: int) -> list[Comparison]:
+    """Return clips of different people and emotions, real and as every system generated them.
+
+    Args:
+        generated: folder of `manifest.parquet` and the videos.
+        processed: `data/processed/<set>` folders with the real clips.
+        count: how many clips.
+    """
+    manifest = read_manifest(generated)
+    systems = [name for name in SYSTEMS if (manifest["system"] == name).any()]
+    everywhere = set.intersection(*(set(manifest["clip_id"][manifest["system"] == name]) for name in systems))
+    table = manifest[(manifest["system"] == "ours") & manifest["clip_id"].isin(everywhere)].sort_values(
+        "clip_id"
+    )
+    chosen = _diverse(table, count)
+    real = _real_clips(processed, set(chosen["clip_id"]))
+    found = []
+    for row in chosen.itertuples():
+        videos = {"Real": _real_video(real[row.clip_id], int(row.num_frames))}
+        for name in systems:
+            path = manifest["video_path"][
+                (manifest["system"] == name) & (manifest["clip_id"] == row.clip_id)
+            ].iloc[0]
+            videos[shown(name).label] = Video(
+                _data_uri(generated / path), f"{shown(name).label}: {row.clip_id}"
+            )
+        found.append(Comparison(f"{row.identity}, {row.emotion} {row.level}", videos))
+    return found
+
+
+def _grid_cell(generated: Path, own: pd.DataFrame, emotion: str, level: int) -> Video | None:
+    wanted = min(level, levels_of(emotion)[-1])
+    rows = own[(own["emotion"] == emotion) & (own["level"] == wanted)]
+    if rows.empty:
+        return None
+    row = rows.iloc[0]
+    return Video(_data_uri(generated / row["video_path"]), f"{row['identity']}, {emotion} level {wanted}")
+
+
+def _diverse(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Walk through identities and emotions together, strongest level first."""
+    identities = sorted(table["identity"].unique())
+    rows = []
+    for number in range(min(count, len(table))):
+        own = table[table["identity"] == identities[number % len(identities)]]
+        emotion = EMOTIONS[(3 * number) % len(EMOTIONS)]  # 3 and 8 share no factor: all emotions come up
+        matching = own[own["emotion"] == emotion]
+        rows.append((matching if len(matching) else own).sort_values("level", ascending=False).iloc[0])
+    return pd.DataFrame(rows).drop_duplicates("clip_id")
+
+
+def _real_clips(processed: list[Path], clip_ids: set[str]) -> dict[str, Sample]:
+    found: dict[str, Sample] = {}
+    for folder in processed:
+        kept = pd.read_parquet(folder / "kept.parquet")
+        for shard in sorted(kept["shard"][kept["clip_id"].isin(clip_ids)].unique()):
+            samples = read_samples(folder / shard)
+            found |= {sample.clip_id: sample for sample in samples if sample.clip_id in clip_ids}
+    if missing := sorted(clip_ids - set(found)):
+        raise DicetalkError(f"Generated clips {missing} are not in {', '.join(map(str, processed))}.")
+    return found
+
+
+def _real_video(sample: Sample, num_frames: int) -> Video:
+    fps, rate = sample.meta["fps"], sample.meta["sample_rate_hz"]
+    sound = sample.audio()[: round(num_frames / fps * rate)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "real.mp4"
+        write_video(path, sample.frames()[:num_frames], fps, sound, rate)
+        return Video(_data_uri(path), f"Real: {sample.clip_id}")
+
+
+def _data_uri(path: Path) -> str:
+    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
