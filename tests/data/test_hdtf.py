@@ -1,0 +1,95 @@
+"""HDTF annotation files with all their oddities, and videos of another resolution than the annotated one."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicetalk.data.hdtf import _time_ranges, index_hdtf, speaker
+from dicetalk.data.media import write_video
+from dicetalk.errors import DicetalkError
+
+
+def write_annotations(root: Path) -> None:
+    """Write one set with byte order mark, trailing blanks and a last line without newline."""
+    (root / "videos").mkdir()
+    files = {
+        "video_url": "\ufeffAnnSmith1 https://example.org/1\nBobRay https://example.org/2&t=6s\n",
+        "resolution": "AnnSmith1.mp4 720\nBobRay.mp4 0",
+        "annotion_time": "AnnSmith1.mp4 00:05-00:15 01:00-01:25 \nBobRay.mp4 00:02-00:09\n",
+        "crop_wh": "AnnSmith1_0.mp4 320 400 80 400\nBobRay_0.mp4 1 2 3 4",
+    }
+    for kind, text in files.items():
+        (root / f"WDA_{kind}.txt").write_bytes(text.encode())
+
+
+def write_small_video(path: Path) -> None:
+    write_video(path, [np.zeros((180, 320, 3), np.uint8)] * 2, 25)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_annotations(tmp_path)
+    write_small_video(tmp_path / "videos" / "WDA_AnnSmith1.mp4")
+    return tmp_path
+
+
+def test_ranges_pieces_crops_and_missing_videos(root):
+    table = index_hdtf(root, ["WDA"], 10.0, root / "missing.csv")
+    assert table["clip_id"].tolist() == [
+        "WDA_AnnSmith1_000",
+        "WDA_AnnSmith1_001_000",
+        "WDA_AnnSmith1_001_001",
+        "WDA_AnnSmith1_001_002",
+    ]
+    assert table["start_seconds"].tolist() == pytest.approx([5, 60, 60 + 25 / 3, 60 + 50 / 3])
+    assert table["end_seconds"].iloc[-1] == pytest.approx(85)
+    # 180 stored lines instead of the 720 annotated ones: a quarter.
+    assert table.loc[0, ["crop_x", "crop_y", "crop_w", "crop_h"]].tolist() == [80, 20, 100, 100]
+    assert table["crop_x"].isna().tolist() == [False, True, True, True]
+    assert set(table["identity"]) == {"WDA_AnnSmith"} and (table["video_path"] == table["audio_path"]).all()
+    with open(root / "missing.csv", newline="") as stream:
+        assert list(csv.reader(stream))[1:] == [["videos/WDA_BobRay.mp4", "https://example.org/2&t=6s"]]
+
+
+def test_impossible_boxes_are_left_out(root):
+    (root / "WDA_crop_wh.txt").write_text("AnnSmith1_0.mp4 1400 400 80 400\n")
+    assert index_hdtf(root, ["WDA"], 10.0, root / "missing.csv")["crop_x"].isna().all()
+
+
+def test_one_speaker_in_several_videos_is_one_identity():
+    assert speaker("WRA", "AdamKinzinger0") == speaker("WRA", "AdamKinzinger2")
+    assert speaker("RD", "Radio1") != speaker("RD", "Radio11")
+
+
+def test_problems_are_named(root):
+    with pytest.raises(DicetalkError, match="RD_video_url.txt"):
+        index_hdtf(root, ["RD"], 10.0, root / "missing.csv")
+    (root / "WDA_annotion_time.txt").write_text("AnnSmith1.mp4 00:05~00:15\n")
+    with pytest.raises(DicetalkError, match="MM:SS"):
+        index_hdtf(root, ["WDA"], 10.0, root / "missing.csv")
+    (root / "WDA_annotion_time.txt").write_text("BobRay.mp4 00:05-00:15\n")
+    with pytest.raises(DicetalkError, match="None of HDTF's videos"):
+        index_hdtf(root, ["WDA"], 10.0, root / "missing.csv")
+
+
+def test_published_annotations(shared_dir, tmp_path):
+    for file in (shared_dir / "datasets" / "hdtf").glob("*.txt"):
+        shutil.copy(file, tmp_path / file.name)
+    counts = {subset: [len(r) for _, r in _time_ranges(tmp_path, subset)] for subset in ("RD", "WDA", "WRA")}
+    assert {k: (len(v), sum(v)) for k, v in counts.items()} == {
+        "RD": (56, 66),
+        "WDA": (183, 195),
+        "WRA": (130, 175),
+    }
+    (tmp_path / "videos").mkdir()
+    write_small_video(tmp_path / "videos" / "RD_Radio11.mp4")
+    table = index_hdtf(tmp_path, ["RD", "WDA", "WRA"], 1000.0, tmp_path / "missing.csv")
+    assert table["clip_id"].tolist() == ["RD_Radio11_000", "RD_Radio11_001"] and table["crop_x"].notna().all()
+    with open(tmp_path / "missing.csv", newline="") as stream:
+        missing = list(csv.DictReader(stream))
+    assert len(missing) == 368 and all(row["url"].startswith("http") for row in missing)
