@@ -22,9 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 repro: install
 	@$(RUN) dvc repro
-	@echo
-	@echo "Open reports/report.html. Videos: outputs/generated/, numbers: metrics/evaluate.json,"
-	@echo "curves: $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db"
+	@echo "Done. Open reports/report.html; videos are in outputs/generated/, numbers in metrics/evaluate.json."
 
 test: install
 	@$(RUN) python -m pytest -q

@@ -1,0 +1,173 @@
+"""The repository as a whole: graph, packaging and pages agree with the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dicetalk.report.graph import load_yaml, read_stages
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Modules that cannot change a stage's result; their edits must not re-run anything.
+PLUMBING = {"config", "config_errors", "errors", "files", "progress", "tracking", "weights"}
+STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+
+
+def body(stage: str) -> dict[str, Any]:
+    return STAGES[stage].get("do", STAGES[stage])
+
+
+def imported(file: Path) -> set[Path]:
+    """Files of the library that `file` imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dicetalk":
+            module = REPOSITORY / Path(*node.module.split("."))
+            found |= {module.with_suffix(".py")} | {module / f"{alias.name}.py" for alias in node.names}
+    return {path for path in found if path.is_file()}
+
+
+def closure(file: Path) -> set[str]:
+    """Library files that a stage reaches, relative to the repository, plumbing left out."""
+    seen, todo = set(), [file]
+    while todo:
+        new = imported(todo.pop()) - seen
+        seen |= new
+        todo += new
+    plumbing = {REPOSITORY / f"dicetalk/{name}.py" for name in PLUMBING}
+    return {path.relative_to(REPOSITORY).as_posix() for path in seen - plumbing}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_itself_and_on_the_modules_it_uses(stage: str) -> None:
+    deps = set(body(stage)["deps"])
+    file = REPOSITORY / f"stages/{stage}.py"
+    assert f"stages/{stage}.py" in deps
+    covered = {path for path in closure(file) if any(str(parent) in deps for parent in Path(path).parents)}
+    missing = closure(file) - covered - deps
+    unused = {dep for dep in deps if re.match(r"dicetalk/.*\.py", dep)} - closure(file)
+    assert not missing, f"add to deps of {stage} in dvc.yaml: {sorted(missing)}"
+    assert not unused, f"remove from deps of {stage} in dvc.yaml: {sorted(unused)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_a_module_with_params_and_an_output_apart_from_its_inputs(stage: str) -> None:
+    stage_body = body(stage)
+    assert stage_body["cmd"].startswith(f"python -m stages.{stage}")
+    assert stage_body["desc"]
+    outs = [out if isinstance(out, str) else next(iter(out)) for out in stage_body["outs"]]
+    assert outs and not set(outs) & set(stage_body["deps"])
+    for metrics in stage_body.get("metrics", []):
+        ((path, options),) = metrics.items()
+        assert path.startswith("metrics/") and options == {"cache": False}
+
+
+def test_every_stage_file_is_in_the_graph() -> None:
+    files = {path.stem for path in (REPOSITORY / "stages").glob("*.py")} - {"__init__", "pretrain"}
+    assert files == set(STAGES)
+
+
+def test_stages_are_thin() -> None:
+    for file in (REPOSITORY / "stages").glob("*.py"):
+        assert len(file.read_text().splitlines()) <= 60, file
+
+
+def test_no_stage_writes_where_real_data_lies() -> None:
+    params = yaml.safe_load((REPOSITORY / "profiles/paper.yaml").read_text())
+    outs = [Path(out) for stage in STAGES for out in body(stage)["outs"] if isinstance(out, str)]
+    for section in params["index"].values():
+        assert not any(out == Path(section["root"]) or out in Path(section["root"]).parents for out in outs)
+
+
+def test_the_library_knows_no_outer_layer() -> None:
+    """`dicetalk` imports neither dvc nor prefect, and mlflow only inside functions of tracking.py."""
+    for file in (REPOSITORY / "dicetalk").rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        inside = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+        checking = {
+            n
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+            for n in ast.walk(block)
+        }
+        for node in ast.walk(tree):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {name.split(".")[0] for name in names}:
+                assert name not in ("dvc", "prefect", "pipelines", "stages"), f"{file}: imports {name}"
+                if name == "mlflow" and node not in checking:
+                    assert file.name == "tracking.py" and node in inside, f"{file}:{node.lineno}"
+
+
+def test_constraints_pin_every_requirement_once_per_python() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    pinned: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, marker = line.partition(";")
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*", name.strip()), f"not one exact version: {line}"
+        pinned.setdefault(name.split("==")[0], []).append(marker.strip())
+    for requirement in wanted:
+        assert re.split(r"[<>=\[; ]", requirement)[0] in pinned, requirement
+    for name, markers in pinned.items():
+        assert len(set(markers)) == len(markers), f"{name} is pinned twice"
+    assert "torchvision" not in pinned
+
+
+def test_links_in_the_pages_lead_somewhere() -> None:
+    pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+        for name in re.findall(
+            r"`((?:docs|dicetalk|stages|pipelines|profiles|tests)/[\w./-]+\.\w+)`", page.read_text()
+        ):
+            assert "NAME" in name or (REPOSITORY / name).exists(), f"{page}: {name}"
+
+
+def test_make_profile_switches_and_keeps_edits(tmp_path: Path) -> None:
+    for name in ("Makefile", "params.yaml"):
+        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    (tmp_path / "profiles").mkdir()
+    for profile in (REPOSITORY / "profiles").glob("*.yaml"):
+        (tmp_path / "profiles" / profile.name).write_bytes(profile.read_bytes())
+
+    def make(profile: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "profile", f"P={profile}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    assert make("smoke").returncode == 0
+    assert "profile: smoke" in (tmp_path / "params.yaml").read_text()
+    unknown = make("nothing")
+    assert unknown.returncode != 0 and "demo" in unknown.stdout
+    (tmp_path / "params.yaml").write_text("profile: mine\n")
+    refused = make("demo")
+    assert refused.returncode != 0 and "edits of your own" in refused.stdout
+    assert (tmp_path / "params.yaml").read_text() == "profile: mine\n"
+
+
+def test_the_readme_draws_the_graph_of_dvc_yaml() -> None:
+    diagram = re.search(
+        r"```mermaid\nflowchart \w+\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL
+    )
+    assert diagram
+    drawn = set()
+    for line in diagram[1].splitlines():
+        chain = line.split("-->")
+        drawn |= {(a.strip(), b.strip()) for a, b in zip(chain, chain[1:], strict=False)}
+    stages = read_stages(load_yaml(REPOSITORY / "dvc.yaml"), load_yaml(REPOSITORY / "params.yaml"))
+    assert drawn == {(before, stage.name) for stage in stages for before in stage.after}
