@@ -99,7 +99,8 @@ def headline(evaluation: dict[str, Any]) -> list[dict[str, str]]:
     ):
         if metric not in systems["ours"]:
             continue
-        against = [f"real {systems['real'][metric]['value']:.2f}"] if metric in systems["real"] else []
+        against = ["chance 0.125"] if metric == "emotion_accuracy" else []
+        against += [f"real {systems['real'][metric]['value']:.2f}"] if metric in systems["real"] else []
         if floor and metric in systems.get(floor, {}):
             against.append(f"{shown(floor).label.lower()} {systems[floor][metric]['value']:.2f}")
         entry = systems["ours"][metric]

@@ -1,10 +1,10 @@
-// Videos of one group start together and start over together; a click in the grid gives one of them the sound.
+// Videos of one group start together and start over together; a click gives one of them the sound.
 for (const group of document.querySelectorAll("[data-together]")) {
   const videos = [...group.querySelectorAll("video")];
   const restart = () => videos.forEach((video) => { video.currentTime = 0; video.play().catch(() => {}); });
   videos.forEach((video) => { video.loop = false; });
   videos[0]?.addEventListener("ended", restart);
-  for (const video of group.matches(".grid") ? videos : []) {
+  for (const video of videos) {
     video.addEventListener("click", () => {
       const heard = video.muted;
       document.querySelectorAll("video").forEach((other) => { other.muted = true; other.classList.remove("heard"); });
