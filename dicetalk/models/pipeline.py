@@ -163,9 +163,9 @@ class DiceTalkPipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=device)
 
         # 3. Conditions
-        conditions = self.encode_conditions(pixels, image_latents, audio_windows, emotion_prior, face_mask)
+        encoded = self.encode_conditions(pixels, image_latents, audio_windows, emotion_prior, face_mask)
         time_ids = torch.tensor([fps, motion_bucket_id, expression_bucket_id], dtype=dtype, device=device)
-        conditions = ClipConditions(**conditions, added_time_ids=time_ids.expand(batch, -1))
+        conditions = ClipConditions(**encoded, added_time_ids=time_ids.expand(batch, -1))
 
         # 4. Initial latents: the noised portrait
         self.scheduler.set_timesteps(num_inference_steps, device=device)
@@ -199,10 +199,9 @@ class DiceTalkPipeline(DiffusionPipeline):
         frames = latents[:, :num_frames]
         if output_type != "latent":
             frames = (self.decode_latents(frames, decode_chunk_size) / 2 + 0.5).clamp(0, 1)
-        if output_type == "np":
-            frames = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
+        videos = frames.permute(0, 1, 3, 4, 2).cpu().numpy() if output_type == "np" else frames
         self.maybe_free_model_hooks()
-        return DiceTalkPipelineOutput(frames) if return_dict else (frames,)
+        return DiceTalkPipelineOutput(videos) if return_dict else (videos,)
 
     def prepare_images(self, image: Image.Image | list[Image.Image] | torch.Tensor) -> torch.Tensor:
         """Return portraits as `(batch, 3, height, width)` in [-1, 1], resized if they are PIL images."""

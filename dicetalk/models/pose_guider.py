@@ -36,8 +36,8 @@ class PoseGuider(ModelMixin, ConfigMixin):
             block_out_channels[-1], conditioning_embedding_channels, kernel_size=3, padding=1
         )
         # Zero, so that training starts from the unguided backbone
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, face_mask: torch.Tensor) -> torch.Tensor:
         """Encode masks.

@@ -55,6 +55,7 @@ class AudioProjection(TokenProjection, ModelMixin, ConfigMixin):
         output_dim: int = 1024,
     ):
         super().__init__(window_size * num_layers * channels, hidden_dim, num_tokens, output_dim)
+        self.window_shape = (window_size, num_layers, channels)
 
     def forward(self, audio_windows: torch.Tensor) -> torch.Tensor:
         """Project windows of speech features.
@@ -70,5 +71,4 @@ class AudioProjection(TokenProjection, ModelMixin, ConfigMixin):
 
     def null_tokens(self) -> torch.Tensor:
         """Return the unconditional tokens `(1, 1, num_tokens, output_dim)`: those of an all-zero window."""
-        window = (self.config.window_size, self.config.num_layers, self.config.channels)
-        return self(self.proj1.weight.new_zeros(1, 1, *window))
+        return self(self.proj1.weight.new_zeros(1, 1, *self.window_shape))

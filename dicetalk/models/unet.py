@@ -11,6 +11,7 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
 from diffusers.utils import BaseOutput
 from torch import nn
 from torch.nn import functional as F
@@ -112,9 +113,13 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             attn.processor.copy_from(attn)
         return model.to(dtype=unet.dtype)
 
-    def named_cross_attentions(self) -> list[tuple[str, nn.Module]]:
+    def named_cross_attentions(self) -> list[tuple[str, Attention]]:
         """Return name and module of each cross-attention layer (`attn2`), spatial and temporal."""
-        return [(name, module) for name, module in self.named_modules() if name.endswith(".attn2")]
+        return [
+            (name, module)
+            for name, module in self.named_modules()
+            if name.endswith(".attn2") and isinstance(module, Attention)
+        ]
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """Return the weights that the stock UNet does not have."""
@@ -174,6 +179,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             (velocity,) = super().forward(sample, timestep, placeholder, added_time_ids, return_dict=False)
 
         # 3. Features
+        assert conditions.mid_features is not None  # the mid block's hook has run
         features = conditions.mid_features.unflatten(0, (batch, frames))
         return DiceTalkUNetOutput(velocity, features) if return_dict else (velocity, features)
 
