@@ -128,25 +128,18 @@ def add_folds(sketch: Sketch, identity: Identity, state: FaceState, skin: Colour
             line = np.array([(side * 0.06, -0.34), (side * 0.05, -0.24), (side * 0.075, -0.13)])
             sketch.add(stroke(line, 0.035 * _taper(3)), shade(skin, 1 - 0.42 * min(state.brow_knit, 1.0)))
     if state.nose_wrinkle > 0.1:
-        depth = shade(skin, 1 - 0.26 * min(state.nose_wrinkle, 1.0))
+        crinkle = shade(skin, 1 - 0.26 * min(state.nose_wrinkle, 1.0))
         for y in (0.04, 0.15):
             for side in (-1.0, 1.0):
                 line = np.array([(side * 0.03, y - 0.03), (side * 0.1, y), (side * 0.16, y + 0.06)])
-                sketch.add(stroke(line, 0.03 * _taper(3)), depth, 1.0, 0.1)
+                sketch.add(stroke(line, 0.03 * _taper(3)), crinkle, 1.0, 0.1)
     for side, smile in ((-1.0, state.smile_left), (1.0, state.smile_right)):
         depth = max(smile, 0.0, 0.9 * state.nose_wrinkle, 0.7 * state.lip_raise)
         if depth > 0.1:
             corner = identity.mouth_width + 0.12
             y = identity.mouth_height
-            line = smooth(
-                [
-                    (side * (identity.nose_width + 0.04), 0.5),
-                    (side * corner, y - 0.2),
-                    (side * (corner + 0.03), y),
-                ],
-                False,
-                4,
-            )
+            start, end = (side * (identity.nose_width + 0.04), 0.5), (side * (corner + 0.03), y)
+            line = smooth([start, (side * corner, y - 0.2), end], False, 4)
             sketch.add(stroke(line, 0.03 * _taper(len(line))), shade(skin, 1 - 0.3 * min(depth, 1.0)))
 
 

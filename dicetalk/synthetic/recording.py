@@ -31,7 +31,7 @@ def write_mp4(
     ):
         video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=X264)
         video.pix_fmt = "yuv420p"
-        sound = _sound_stream(container) if samples is not None else None
+        sound = None if samples is None else _sound_stream(container)
         convert = VideoReformatter()
         for index, picture in enumerate(frames):
             if index == 0:
@@ -41,7 +41,7 @@ def write_mp4(
             frame.pts = index
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if sound is not None:
+        if sound is not None and samples is not None:
             _encode_sound(container, sound, samples)
 
 

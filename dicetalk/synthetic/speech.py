@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import espeakng_loader
 import numpy as np
@@ -183,7 +184,7 @@ def _speak(
     blocks: list[np.ndarray] = []
     marks: list[tuple[int, str]] = []
 
-    def receive(wave: ctypes.POINTER, count: int, events: ctypes.POINTER) -> int:
+    def receive(wave: Any, count: int, events: Any) -> int:
         if wave and count:
             blocks.append(np.ctypeslib.as_array(wave, (count,)).copy())
         index = 0
