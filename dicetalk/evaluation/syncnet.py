@@ -1,8 +1,8 @@
 """A small network that tells whether lips and sound belong together, after SyncNet (Chung & Zisserman, 2016).
 
-Like SyncNet it compares 5 consecutive frames at 25 fps with the 0.2 s of 13 MFCC at 100 Hz that sound during
-them. Unlike SyncNet it sees the lower half of the face crop only and its embeddings have length one, so
-distances lie in [0, 2].
+Like SyncNet it compares 5 consecutive frames at 25 fps with the 0.2 s of 13 MFCC at 100 Hz that sound
+during them. Unlike SyncNet it sees the lower half of the face crop only, in grey, and its embeddings have
+length one, so distances lie in [0, 2].
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class InDomainSyncNet(nn.Module):
             "mfcc_std", torch.tensor(ones if mfcc_std is None else mfcc_std, dtype=torch.float32)
         )
         self.video = nn.Sequential(
-            convolution(3 * WINDOW_FRAMES, 32, kernel_size=5),
+            convolution(WINDOW_FRAMES, 32, kernel_size=5),
             convolution(32, 48),
             convolution(48, 64),
             convolution(64, 96),
@@ -62,7 +62,7 @@ class InDomainSyncNet(nn.Module):
         )
 
     def embed_video(self, windows: Tensor) -> Tensor:
-        """Map lips `(windows, 5, 3, 32, 64)` in [-1, 1] to unit vectors `(windows, embedding_dim)`."""
+        """Map lips `(windows, 5, 1, 32, 64)` in [-1, 1] to unit vectors `(windows, embedding_dim)`."""
         return F.normalize(self.video(windows.flatten(1, 2)), dim=-1)
 
     def embed_audio(self, windows: Tensor) -> Tensor:
@@ -71,13 +71,13 @@ class InDomainSyncNet(nn.Module):
         return F.normalize(self.audio(standardised.movedim(-1, -2).unsqueeze(1)), dim=-1)
 
 
-def lower_half(frames: Tensor) -> Tensor:
-    """Return the lower half of frames `(..., 64, 64)`: mouth and chin of a face crop."""
-    return frames[..., SIZE_PX // 2 :, :]
+def mouth_region(frames: Tensor) -> Tensor:
+    """Return the grey lower half `(..., 1, 32, 64)` of face crops `(..., 3, 64, 64)`: mouth and chin."""
+    return frames[..., SIZE_PX // 2 :, :].mean(dim=-3, keepdim=True)
 
 
 def video_windows(frames: Tensor) -> Tensor:
-    """Cut frames `(frames, 3, height, width)` into `(frames - 4, 5, 3, height, width)`."""
+    """Cut frames `(frames, channels, height, width)` into `(frames - 4, 5, channels, height, width)`."""
     return frames.unfold(0, WINDOW_FRAMES, 1).movedim(-1, 1)
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_SHIFT = 0.12  # of half the crop's side, about 4 px of 64
-MAX_ZOOM = 0.1
-MAX_ROTATION = 0.1  # radians
+MAX_SHIFT = 0.06  # of half the crop's side, about 2 px of 64
+MAX_ZOOM = 0.05
+MAX_ROTATION = 0.05  # radians
 MAX_BRIGHTNESS, MAX_CONTRAST = 0.2, 0.25
-MAX_NOISE = 0.08
+MAX_NOISE = 0.04
 
 
 def augment(frames: Tensor, tint: float = 0.0) -> Tensor:
@@ -23,7 +23,7 @@ def augment(frames: Tensor, tint: float = 0.0) -> Tensor:
     Draws from torch's global generator, which the training loop seeds for every step.
 
     Args:
-        frames: `(batch, frames, 3, height, width)` in [-1, 1].
+        frames: `(batch, frames, channels, height, width)` in [-1, 1].
         tint: largest gain of a colour channel; 0 where skin or hair colour is evidence.
 
     Returns:
@@ -40,7 +40,7 @@ def _uniform(frames: Tensor, low: float, high: float) -> Tensor:
 
 
 def _move(frames: Tensor) -> Tensor:
-    batch, num_frames = frames.shape[:2]
+    batch = len(frames)
     angle, zoom, x, y = (
         limit * (2 * torch.rand(batch) - 1) for limit in (MAX_ROTATION, MAX_ZOOM, MAX_SHIFT, MAX_SHIFT)
     )
@@ -48,28 +48,22 @@ def _move(frames: Tensor) -> Tensor:
     matrices = torch.stack([torch.stack([cos, -sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1)
     stacked = frames.flatten(1, 2)  # frames of a window move together
     grid = F.affine_grid(matrices, list(stacked.shape), align_corners=False)
-    return F.grid_sample(stacked, grid, padding_mode="border", align_corners=False).unflatten(
-        1, (num_frames, 3)
-    )
+    moved = F.grid_sample(stacked, grid, padding_mode="border", align_corners=False)
+    return moved.view_as(frames)
 
 
 def _recolour(frames: Tensor, tint: float) -> Tensor:
     contrast = 1 + _uniform(frames, -MAX_CONTRAST, MAX_CONTRAST)
-    gains = 1 + tint * (2 * torch.rand(len(frames), 1, 3, 1, 1) - 1)
+    gains = 1 + tint * (2 * torch.rand(len(frames), 1, frames.shape[2], 1, 1) - 1)
     return frames * contrast * gains + _uniform(frames, -MAX_BRIGHTNESS, MAX_BRIGHTNESS)
 
 
 def _soften(frames: Tensor) -> Tensor:
-    """Mix half of the samples with a blurred copy of themselves."""
-    weights = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # binomial, sigma 1 px; twice: 1.4 px
-    channels = frames.flatten(0, 2).unsqueeze(1)
-    for _ in range(2):
-        channels = F.conv2d(
-            F.pad(channels, (2, 2, 2, 2), mode="replicate"), weights.outer(weights)[None, None]
-        )
-    blurred = channels.reshape(frames.shape)
-    strength = _uniform(frames, -1, 1).clamp(min=0)
-    return torch.lerp(frames, blurred, strength)
+    """Mix half of the samples with a copy of half the resolution."""
+    stacked = frames.flatten(0, 1)
+    coarse = F.interpolate(stacked, scale_factor=0.5, mode="area")
+    soft = F.interpolate(coarse, size=frames.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.lerp(frames, soft.view_as(frames), _uniform(frames, -1, 1).clamp(min=0))
 
 
 def _blotchy_noise(frames: Tensor) -> Tensor:

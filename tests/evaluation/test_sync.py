@@ -6,7 +6,7 @@ import torch
 
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.sync import shift_distances, sync_score
-from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, lower_half, video_windows
+from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, mouth_region, video_windows
 
 
 def embeddings(seed: int, windows: int = 40, dim: int = 16) -> np.ndarray:
@@ -54,8 +54,8 @@ def test_different_lengths_are_refused():
 
 def test_windows_of_lips_and_sound_line_up():
     frames = torch.arange(32).float().reshape(32, 1, 1, 1).expand(32, 3, 64, 64)
-    windows = video_windows(lower_half(frames))
-    assert windows.shape == (28, 5, 3, 32, 64)
+    windows = video_windows(mouth_region(frames))
+    assert windows.shape == (28, 5, 1, 32, 64)
     assert windows[7, :, 0, 0, 0].tolist() == [7, 8, 9, 10, 11]
     sound = np.zeros(32 * 640, dtype=np.float32)
     sound[10 * 640 :] = np.random.default_rng(0).standard_normal(22 * 640) * 0.1  # begins with frame 10
@@ -73,7 +73,7 @@ def test_sound_that_ends_early_is_refused():
 
 def test_network_returns_unit_vectors():
     network = InDomainSyncNet(embedding_dim=8)
-    video = network.embed_video(torch.randn(3, 5, 3, 32, 64))
+    video = network.embed_video(torch.randn(3, 5, 1, 32, 64))
     audio = network.embed_audio(torch.randn(3, 20, 13))
     assert video.shape == audio.shape == (3, 8)
     torch.testing.assert_close(video.norm(dim=1), torch.ones(3))

@@ -1,0 +1,198 @@
+"""What the in-domain metric networks learn, and how well they do it on identities they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.clips import Clip
+from dicetalk.evaluation.emotion import is_correct, video_probabilities
+from dicetalk.evaluation.mfcc import mfcc
+from dicetalk.evaluation.networks import FrameEmotionNet, IdentityNet, normalise
+from dicetalk.evaluation.sync import sync_score
+from dicetalk.evaluation.syncnet import (
+    WINDOW_FRAMES,
+    InDomainSyncNet,
+    audio_windows,
+    mouth_region,
+    video_windows,
+)
+from dicetalk.labels import EMOTIONS, LEVELS
+from dicetalk.training.augmentation import augment
+
+SKIN_TINT = 0.3  # the emotion network must not lean on the colours of a few training identities
+LABEL_SMOOTHING = 0.05
+CLIPS_PER_BATCH = 8  # windows of one clip are each other's hard negatives: same voice, other moment
+MIN_SPACING_FRAMES = 2  # neighbouring windows share most of their frames and are no negatives
+TEMPERATURE = 0.1
+VALIDATION_STRIDE = 4
+MAX_OFFSET_ERROR_FRAMES = 1
+
+
+class FrameClassification:
+    """Cross-entropy of single frames, every class drawn equally often.
+
+    Args:
+        kind: name of the network.
+        network: maps frames `(batch, 3, 64, 64)` to logits `(batch, classes)`.
+        classes: the training clips of each class.
+        seed: every batch derives from it and the step.
+        tint: see `augment`.
+        label_smoothing: of the cross-entropy.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        network: nn.Module,
+        classes: Sequence[Sequence[Clip]],
+        seed: int,
+        tint: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.network, self.modules = network, {kind: network}
+        self.classes, self.seed = classes, seed
+        self.tint, self.label_smoothing = tint, label_smoothing
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """See `Objective`."""
+        return [{"params": self.network.parameters(), "lr": lr}]
+
+    def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective`."""
+        rng = np.random.default_rng([self.seed, step])
+        targets = rng.integers(len(self.classes), size=batch_size)
+        clips = [_choose(rng, self.classes[target]) for target in targets]
+        frames = torch.from_numpy(np.stack([_choose(rng, clip.frames) for clip in clips]))
+        frames = augment(normalise(frames).unsqueeze(1), self.tint).squeeze(1)
+        frames = torch.where(torch.rand(batch_size, 1, 1, 1) < 0.5, frames.flip(-1), frames)
+        logits, expected = self.network(frames), torch.from_numpy(targets)
+        accuracy = (logits.argmax(dim=1) == expected).float().mean().item()
+        return F.cross_entropy(logits, expected, label_smoothing=self.label_smoothing), {"accuracy": accuracy}
+
+
+class EmotionObjective(FrameClassification):
+    """Which of the eight emotions does a frame show?"""
+
+    def __init__(self, train_clips: Sequence[Clip], test_clips: Sequence[Clip], seed: int) -> None:
+        classes = [[clip for clip in train_clips if clip.emotion == emotion] for emotion in EMOTIONS]
+        if missing := [emotion for emotion, clips in zip(EMOTIONS, classes, strict=True) if not clips]:
+            raise DicetalkError(
+                f"No training clip shows {', '.join(missing)}; all eight emotions are needed."
+            )
+        torch.manual_seed(seed)
+        super().__init__("emotion", FrameEmotionNet(), classes, seed, SKIN_TINT, LABEL_SMOOTHING)
+        self.test_clips = [clip for clip in test_clips if clip.emotion is not None]
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return the accuracy on held-out videos, over all and per level."""
+        logits = [self.network(normalise(_strided(clip))).numpy() for clip in self.test_clips]
+        correct = np.array(
+            [
+                is_correct(video_probabilities(item), clip.emotion)
+                for item, clip in zip(logits, self.test_clips, strict=True)
+            ]
+        )
+        levels = np.array([clip.level for clip in self.test_clips])
+        per_level = {
+            f"accuracy_level_{k}": correct[levels == k].mean() for k in LEVELS if (levels == k).any()
+        }
+        return {name: float(value) for name, value in {"accuracy": correct.mean(), **per_level}.items()}
+
+
+class IdentityObjective(FrameClassification):
+    """Which training identity is it? A cosine softmax, of which only the embedding is used afterwards."""
+
+    def __init__(self, train_clips: Sequence[Clip], test_clips: Sequence[Clip], seed: int) -> None:
+        names = sorted({clip.identity for clip in train_clips})
+        classes = [[clip for clip in train_clips if clip.identity == name] for name in names]
+        torch.manual_seed(seed)
+        super().__init__("identity", IdentityNet(len(names)), classes, seed)
+        self.test_clips = test_clips
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return cosines between clips of the same and of different held-out people, and their AUC."""
+        from sklearn.metrics import roc_auc_score
+
+        first_frames = np.stack([clip.frames[0] for clip in self.test_clips])
+        embeddings = self.network.embed(normalise(torch.from_numpy(first_frames))).numpy()
+        names = np.array([clip.identity for clip in self.test_clips])
+        first, second = np.triu_indices(len(names), k=1)
+        cosines = (embeddings[first] * embeddings[second]).sum(axis=1)
+        same = names[first] == names[second]
+        if same.all() or not same.any():
+            return {}  # one held-out clip or person: there is nothing to tell apart
+        return {
+            "auc": float(roc_auc_score(same, cosines)),
+            "cosine_same": float(cosines[same].mean(dtype=np.float64)),
+            "cosine_different": float(cosines[~same].mean(dtype=np.float64)),
+        }
+
+
+class SyncObjective:
+    """Contrastive (InfoNCE, both directions): which sound of the batch belongs to these lips?"""
+
+    def __init__(self, train_clips: Sequence[Clip], test_clips: Sequence[Clip], seed: int) -> None:
+        self.seed = seed
+        self.train_clips = [clip for clip in train_clips if len(clip.frames) > WINDOW_FRAMES]
+        self.test_clips = [clip for clip in test_clips if len(clip.frames) > WINDOW_FRAMES]
+        self.audio = [audio_windows(clip.audio, len(clip.frames)) for clip in self.train_clips]
+        coefficients = np.concatenate([mfcc(clip.audio) for clip in self.train_clips])
+        torch.manual_seed(seed)
+        self.network = InDomainSyncNet(mfcc_mean=coefficients.mean(axis=0), mfcc_std=coefficients.std(axis=0))
+        self.modules: dict[str, nn.Module] = {"sync": self.network}
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """See `Objective`."""
+        return [{"params": self.network.parameters(), "lr": lr}]
+
+    def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective`."""
+        rng = np.random.default_rng([self.seed, step])
+        frames, audio = [], []
+        for index in rng.permutation(len(self.train_clips))[:CLIPS_PER_BATCH]:
+            grid = np.arange(rng.integers(MIN_SPACING_FRAMES), len(self.audio[index]), MIN_SPACING_FRAMES)
+            starts = rng.permutation(grid)[: batch_size // CLIPS_PER_BATCH]
+            windows = starts[:, None] + np.arange(WINDOW_FRAMES)
+            frames.append(torch.from_numpy(self.train_clips[index].frames[windows]))
+            audio.append(self.audio[index][starts])
+        lips = augment(mouth_region(normalise(torch.cat(frames))))
+        similarity = self.network.embed_video(lips) @ self.network.embed_audio(torch.cat(audio)).T
+        similarity, expected = similarity / TEMPERATURE, torch.arange(len(similarity))
+        loss = (F.cross_entropy(similarity, expected) + F.cross_entropy(similarity.T, expected)) / 2
+        return loss, {"accuracy": (similarity.argmax(dim=1) == expected).float().mean().item()}
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Return sync scores of held-out clips with their own sound, and with the sound of another clip."""
+        lips = [
+            self.network.embed_video(video_windows(mouth_region(normalise(torch.from_numpy(clip.frames)))))
+            for clip in self.test_clips
+        ]
+        sounds = [
+            self.network.embed_audio(audio_windows(clip.audio, len(clip.frames))) for clip in self.test_clips
+        ]
+        metrics = {}
+        for prefix, heard in {"": sounds, "wrong_audio_": [*sounds[1:], *sounds[:1]]}.items():
+            scores = []
+            for video, audio in zip(lips, heard, strict=True):
+                length = min(len(video), len(audio))
+                scores.append(sync_score(video[:length].numpy(), audio[:length].numpy()))
+            in_time = [abs(score.offset_frames) <= MAX_OFFSET_ERROR_FRAMES for score in scores]
+            metrics[f"{prefix}sync_d"] = float(np.mean([score.distance for score in scores]))
+            metrics[f"{prefix}sync_c"] = float(np.mean([score.confidence for score in scores]))
+            metrics[f"{prefix}offset_within_1_frame"] = float(np.mean(in_time))
+        return metrics
+
+
+def _choose(rng: np.random.Generator, items: Sequence[Any] | np.ndarray) -> Any:
+    return items[rng.integers(len(items))]
+
+
+def _strided(clip: Clip) -> Tensor:
+    return torch.from_numpy(clip.frames[::VALIDATION_STRIDE])
