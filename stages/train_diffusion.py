@@ -26,7 +26,9 @@ def main() -> None:
         Path("models/priors.safetensors"),
         *sorted(Path("data/encoded").glob("*/clips.parquet")),
     ]
-    key = config_hash(params.train_diffusion, [sha256_file(path) for path in inputs])
+    key = config_hash(
+        params.train_diffusion, params.encode, params.preprocess, [sha256_file(path) for path in inputs]
+    )
     with stage_run("train_diffusion", params.tracking, params.train_diffusion) as tracker:
         metrics = train_diffusion(params, Path.cwd(), Path(f"runs/train_diffusion-{key}"), tracker)
         write_json(Path("metrics/train_diffusion.json"), metrics)

@@ -66,7 +66,7 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         vae=vae,
         image_encoder=load_component(models / "backbone", "image_encoder"),
         unet=DiceTalkUNet.from_svd(load_component(models / "backbone", "unet")),
-        scheduler=make_scheduler(params.generate.sigma_min, params.generate.sigma_max),
+        scheduler=make_scheduler(),
         audio_projection=_audio_projection(params, clips["train"], models),
         emotion_model=EmotionModel.from_pretrained(models / "bank"),
         pose_guider=_pose_guider(params, models),
@@ -120,7 +120,67 @@ def model_settings(params: Params) -> dict[str, Any]:
         "crop_margin": params.preprocess.crop_margin,
         "mask_area": params.preprocess.mask_area,
         "min_face_score": params.preprocess.min_face_score,
-        "generate": params.generate.model_dump(),
+        "generate": params.generate.model_dump(),  # defaults of `dicetalk generate`; no result depends on
+        them
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
     }
 
 
