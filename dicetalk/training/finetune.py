@@ -120,67 +120,8 @@ def model_settings(params: Params) -> dict[str, Any]:
         "crop_margin": params.preprocess.crop_margin,
         "mask_area": params.preprocess.mask_area,
         "min_face_score": params.preprocess.min_face_score,
-        "generate": params.generate.model_dump(),  # defaults of `dicetalk generate`; no result depends on
-        them
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
+        # Defaults of `dicetalk generate`; nothing in training depends on them
+        "generate": params.generate.model_dump(),
     }
 
 
