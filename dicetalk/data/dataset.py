@@ -171,6 +171,8 @@ class DiffusionBatches:
         image_embedding_stride: of the encoding; only every n-th frame can be the reference.
         size_px: side of the crops.
         emotional_fraction: chance that a sample of the batch is emotional.
+        other_clip_reference_fraction: chance that an emotional sample's reference image comes from any clip of
+            the identity instead of the same clip.
         seed: of all draws.
     """
 
@@ -183,9 +185,11 @@ class DiffusionBatches:
         image_embedding_stride: int,
         size_px: int,
         emotional_fraction: float,
+        other_clip_reference_fraction: float,
         seed: int,
     ):
         self.clips, self.seed = clips, seed
+        self.other_clip_reference_fraction = other_clip_reference_fraction
         self.frames = frame_stride * np.arange(num_frames)
         self.window_tokens = window_tokens
         self.image_embedding_stride = image_embedding_stride
@@ -201,11 +205,15 @@ class DiffusionBatches:
             self.classes[row] = class_index(table.at[row, "emotion"], int(table.at[row, "level"]))
         self.num_frames = table["num_frames"].to_numpy(int)
         self.mask_boxes = np.stack(table["mask_box"].to_numpy()).astype(int)
+        identities = table.loc[self.emotional, "identity"].to_numpy(str)
+        self._rows_of = {name: self.emotional[identities == name] for name in np.unique(identities)}
 
     def draw(self, step: int, batch_size: int) -> DiffusionBatch:
         """Return the batch of `step`.
 
-        The reference image is a random frame of the same clip; the paper does not say which frame it uses.
+        The paper does not say which frame is the reference. A frame of the same clip already shows the emotion, so a
+        model trained on such frames alone copies it and ignores the emotion prior: most references of emotional
+        samples come from any clip of the identity, whatever its emotion.
         """
         rng = np.random.default_rng([self.seed, step])
         emotional = rng.random(batch_size) < self.emotional_fraction
@@ -213,18 +221,28 @@ class DiffusionBatches:
         if not emotional.all():
             rows[~emotional] = rng.choice(self.regular, (~emotional).sum())
         starts = rng.integers(0, self.num_frames[rows] - self.frames[-1])
-        references = rng.integers(0, -(-self.num_frames[rows] // self.image_embedding_stride))
-        return self.load(rows, starts, references)
+        reference_rows = rows.copy()
+        for sample in np.flatnonzero(emotional & (rng.random(batch_size) < self.other_clip_reference_fraction)):
+            identity = str(self.clips.table.at[rows[sample], "identity"])
+            reference_rows[sample] = rng.choice(self._rows_of[identity])
+        references = rng.integers(0, -(-self.num_frames[reference_rows] // self.image_embedding_stride))
+        return self.load(rows, starts, reference_rows, references)
 
-    def load(self, rows: np.ndarray, starts: np.ndarray, references: np.ndarray) -> DiffusionBatch:
-        """Return windows of `rows` from frames `starts`; images are the `references`-th embedded frames."""
+    def load(
+        self, rows: np.ndarray, starts: np.ndarray, reference_rows: np.ndarray, references: np.ndarray
+    ) -> DiffusionBatch:
+        """Return windows of `rows` from frames `starts`.
+
+        The reference images are the `references`-th embedded frames of `reference_rows`.
+        """
         latents, reference_latents, embeddings, speech = [], [], [], []
-        for row, start, reference in zip(rows.tolist(), starts.tolist(), references.tolist(), strict=True):
+        columns = (rows, starts, reference_rows, references)
+        for row, start, reference_row, reference in zip(*(c.tolist() for c in columns), strict=True):
             read = self.clips.read
             latents.append(read(row, "latents", start, start + self.frames[-1] + 1)[self.frames])
             frame = reference * self.image_embedding_stride
-            reference_latents.append(read(row, "latents", frame, frame + 1)[0])
-            embeddings.append(read(row, "image_embeddings", reference, reference + 1)[0])
+            reference_latents.append(read(reference_row, "latents", frame, frame + 1)[0])
+            embeddings.append(read(reference_row, "image_embeddings", reference, reference + 1)[0])
             speech.append(self._windows(row, start))
         return DiffusionBatch(
             torch.from_numpy(np.stack(latents)).float(),

@@ -141,6 +141,7 @@ def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:
         image_embedding_stride=params.encode.image_embedding_stride,
         size_px=params.preprocess.size_px,
         emotional_fraction=settings.emotional_fraction,
+        other_clip_reference_fraction=settings.other_clip_reference_fraction,
         seed=settings.training.seed,
     )
 

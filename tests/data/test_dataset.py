@@ -23,7 +23,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def diffusion_batches(folders: list[Path], **changes) -> DiffusionBatches:
     settings = dict(
         num_frames=4, frame_stride=2, window_tokens=10, image_embedding_stride=fake_corpus.STRIDE,
-        size_px=fake_corpus.SIZE_PX, emotional_fraction=0.5, seed=1,
+        size_px=fake_corpus.SIZE_PX, emotional_fraction=0.5,
+        other_clip_reference_fraction=0.0, seed=1,
     )  # fmt: skip
     clips = EncodedClips(folders, "train", min_frames=8)
     return DiffusionBatches(clips, **(settings | changes))
@@ -60,7 +61,7 @@ def test_batches_depend_on_seed_and_step_alone(folders: list[Path]):
 
 def test_diffusion_batch_is_cut_from_its_clip(folders: list[Path]):
     batches = diffusion_batches(folders)
-    batch = batches.load(np.array([7, 0]), np.array([3, 0]), np.array([1, 2]))
+    batch = batches.load(np.array([7, 0]), np.array([3, 0]), np.array([7, 0]), np.array([1, 2]))
     latents = batches.clips.read(7, "latents").astype(np.float32)
     assert np.array_equal(batch.latents[0], latents[[3, 5, 7, 9]])
     assert np.array_equal(batch.reference_latents[0], latents[5])
@@ -82,3 +83,19 @@ def test_face_masks_fill_their_boxes():
     masks = face_masks(np.array([[1, 2, 3, 4], [0, 0, 8, 8]]), 8)
     assert masks[0].sum() == 12 and masks[0, 0, 2:6, 1:4].all()
     assert masks[1].all()
+
+
+def test_references_from_other_clips_show_the_same_identity_but_not_the_same_clip(folders: list[Path]):
+    own = diffusion_batches(folders, emotional_fraction=1.0)
+    other = diffusion_batches(folders, emotional_fraction=1.0, other_clip_reference_fraction=1.0)
+    chosen = []
+    original = other.load
+    other.load = lambda rows, starts, reference_rows, references: (
+        chosen.append((rows, reference_rows)) or original(rows, starts, reference_rows, references)
+    )
+    first, second = own.draw(0, 16), other.draw(0, 16)
+    rows, reference_rows = chosen[0]
+    identities = other.clips.table["identity"].to_numpy(str)
+    assert (identities[rows] == identities[reference_rows]).all()
+    assert (rows != reference_rows).mean() > 0.5
+    assert torch.equal(first.latents, second.latents)
