@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -118,6 +118,55 @@ def preprocess(
         raise DicetalkError(f"{output} holds files this program did not write; choose another --output.")
     preprocess_folder(source, output, load_params(params).preprocess)
     typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def evaluate(
+    generated: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of generated mp4.")],
+    real: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of real mp4 with the same names.")
+    ],
+    evaluators: Annotated[Path, typer.Option(help="Folder of the metric networks.")] = Path(
+        "models/evaluators"
+    ),
+    params: Annotated[Path, typer.Option(help="Parameter file; its section `evaluate` is used.")] = Path(
+        "params.yaml"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Also write everything as JSON.")] = None,
+) -> None:
+    """Score generated videos of face crops against real ones, with 95 % intervals.
+
+    A folder of the `generate` stage (with `manifest.parquet`) is scored against a processed data set and brings
+    its labels along; plain folders have none, so emotion is skipped for them.
+
+    Example: `dicetalk evaluate --generated outputs/generated --real data/processed/mead`
+    """
+    from dicetalk.config import load_params
+    from dicetalk.evaluation.evaluate import evaluate_folders, evaluate_generated
+    from dicetalk.files import write_json
+
+    compare = evaluate_generated if (generated / "manifest.parquet").is_file() else evaluate_folders
+    report = compare(generated, real, evaluators, load_params(params).evaluate).report
+    _print_metrics(report)
+    if out is not None:
+        write_json(out, report)
+
+
+def _print_metrics(report: dict[str, Any]) -> None:
+    """Print the content of `metrics/evaluate.json` as a table, one column per system."""
+    from rich.console import Console
+    from rich.table import Table
+
+    systems = report["systems"]
+    table = Table("metric", "network", *systems, box=None, pad_edge=False)
+    for metric in dict.fromkeys(metric for values in systems.values() for metric in values):
+        cells = []
+        for values in systems.values():
+            entry = values.get(metric)
+            low, high = entry["ci95"] if entry else (None, None)
+            cells.append(f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]" if entry else "")
+        table.add_row(metric, report["networks"].get(metric, {}).get("name", ""), *cells)
+    Console().print(table)
 
 
 @app.command()
