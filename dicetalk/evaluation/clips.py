@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dicetalk.errors import DicetalkError
+
+if TYPE_CHECKING:
+    from dicetalk.data.shards import Sample
+
+FPS = 25.0
+SAMPLE_RATE_HZ = 16000
 
 
 @dataclass(frozen=True)
@@ -43,30 +51,60 @@ class Clip:
         return replace(self, frames=self.frames[:num_frames], landmarks=landmarks)
 
 
-def load_processed(folders: Iterable[Path], split: str, size_px: int | None = None) -> list[Clip]:
-    """Decode the clips of one split of processed data sets into memory, scaled to `size_px` when given.
-
-    Args:
-        folders: `data/processed/<set>` folders.
-        split: `train` or `test`.
-        size_px: side of the square crops; the stored size when missing.
+def load_processed(folders: Iterable[Path], split: str, size_px: int) -> list[Clip]:
+    """Decode the clips of one split of processed data sets into memory, scaled to `size_px`.
 
     Raises:
-        DicetalkError: when a folder does not exist or nothing belongs to the split.
+        DicetalkError: when a folder holds no shards or nothing belongs to the split.
     """
     from dicetalk.data.shards import read_samples
 
     folders = [Path(folder) for folder in folders]
-    clips = []
-    for folder in folders:
-        for sample in read_samples(folder):
-            if sample.meta["split"] == split:
-                clips.append(_from_sample(sample, size_px))
+    samples = (sample for folder in folders for sample in read_samples(folder))
+    clips = [_from_sample(sample, size_px) for sample in samples if sample.meta["split"] == split]
     if not clips:
-        raise DicetalkError(
-            f"No {split} clips in {', '.join(map(str, folders))}; check `index.*.test_identities`."
-        )
+        names = ", ".join(map(str, folders))
+        raise DicetalkError(f"No {split} clips in {names}; check `index.*.test_identities`.")
     return clips
+
+
+def samples_of(folder: Path, split: str, clip_ids: Collection[str]) -> dict[str, Callable[[], Clip]]:
+    """Return functions that decode the wanted clips of a processed data set.
+
+    Raises:
+        DicetalkError: when a clip is not in that split of the folder.
+    """
+    from dicetalk.data.shards import read_samples
+
+    loaders = {
+        sample.clip_id: partial(_from_sample, sample)
+        for sample in read_samples(folder)
+        if sample.clip_id in clip_ids and sample.meta["split"] == split
+    }
+    if missing := sorted(set(clip_ids) - loaders.keys()):
+        raise DicetalkError(
+            f"{folder} has no {split} clip {', '.join(missing[:5])}; generate the videos again."
+        )
+    return loaders
+
+
+def read_clip(
+    path: Path, clip_id: str | None = None, identity: str = "", emotion: str | None = None, level: int = 0
+) -> Clip:
+    """Read a video file of a face crop with its sound at 25 fps and 16 kHz.
+
+    Raises:
+        DicetalkError: when it cannot be read, has no sound, or is not square.
+    """
+    from dicetalk.data.media import read_audio, read_video
+
+    frames = np.stack(list(read_video(path, FPS)))
+    height, width = frames.shape[1:3]
+    if height != width:
+        raise DicetalkError(
+            f"{path} is {width} x {height} px; metrics read square face crops as `preprocess` makes."
+        )
+    return Clip(clip_id or path.stem, identity, emotion, level, frames, read_audio(path, SAMPLE_RATE_HZ))
 
 
 def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
@@ -79,7 +117,7 @@ def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, (size_px, size_px), interpolation=interpolation) for frame in frames])
 
 
-def _from_sample(sample, size_px: int | None) -> Clip:
+def _from_sample(sample: Sample, size_px: int | None = None) -> Clip:
     frames = sample.frames()
     height, width = frames.shape[1:3]
     emotion = sample.meta["emotion"]

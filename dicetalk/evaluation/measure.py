@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dicetalk.evaluation.clips import Clip
 from dicetalk.evaluation.emotion import video_probabilities
 from dicetalk.evaluation.frechet import Moments
 from dicetalk.evaluation.landmarks import LandmarkReader
@@ -38,6 +40,33 @@ class Shown:
     landmarks: np.ndarray
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A measured clip.
+
+    Attributes:
+        clip_id: name of the clip.
+        identity: who is seen.
+        emotion: its label, or None.
+        level: 1 to 3; 0 without label.
+        shown: what its frames show.
+        heard: embeddings of its sound `(frames - 4, dim)`.
+        landmarks: the reference for `lmd`, like `Shown.landmarks`: of a processed clip those that
+            `preprocess` found in the full-size video, which are more exact than what can be read from the
+            crop.
+        frames: frames that were asked to be kept, by index.
+    """
+
+    clip_id: str
+    identity: str
+    emotion: str | None
+    level: int
+    shown: Shown
+    heard: np.ndarray
+    landmarks: np.ndarray
+    frames: dict[int, np.ndarray]
+
+
 class Measurer:
     """The loaded networks; one per thread, because OpenCV's networks are not shared."""
 
@@ -45,6 +74,32 @@ class Measurer:
         self.networks = {kind: network.module for kind, network in networks.items()}
         self.landmark_stride = landmark_stride
         self.landmarks = LandmarkReader()
+
+    def measure(self, clip: Clip, num_frames: int, keep: Collection[int] = ()) -> Measured:
+        """Measure the first `num_frames` frames of a clip.
+
+        Args:
+            clip: the clip, at least that long.
+            num_frames: how much of it is compared.
+            keep: indices of frames that serve as reference images.
+
+        Raises:
+            DicetalkError: when video or sound is too short.
+        """
+        kept = {index: clip.frames[index] for index in keep}
+        clip = clip.cut(num_frames)
+        shown = self.see(clip.frames)
+        stored = clip.landmarks
+        return Measured(
+            clip_id=clip.clip_id,
+            identity=clip.identity,
+            emotion=clip.emotion,
+            level=clip.level,
+            shown=shown,
+            heard=self.hear(clip.audio, num_frames),
+            landmarks=shown.landmarks if stored is None else stored[:: self.landmark_stride],
+            frames=kept,
+        )
 
     @torch.inference_mode()
     def see(self, frames: np.ndarray) -> Shown:
