@@ -79,7 +79,9 @@ class MlflowTracker(Tracker):
         now_ms = int(time.time() * 1000)
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise DicetalkError(f"Metric {name!r} is {value} at step {step}; only finite numbers are logged.")
+                raise DicetalkError(
+                    f"Metric {name!r} is {value} at step {step}; only finite numbers are logged."
+                )
             self._metrics.append(Metric(name, float(value), now_ms, step))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -172,7 +174,9 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise DicetalkError(f"mlflow is not installed ({error}); install it or set tracking.uri: null.") from None
+        raise DicetalkError(
+            f"mlflow is not installed ({error}); install it or set tracking.uri: null."
+        ) from None
     local = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     uri = os.environ.get("MLFLOW_TRACKING_URI") or (local if tracking.uri == "sqlite" else tracking.uri)
     client = MlflowClient(uri)
@@ -232,7 +236,9 @@ def _find_or_create_parent(client: MlflowClient, experiment_id: str) -> str:
 
 def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
     condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    runs = client.search_runs([experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"])
+    runs = client.search_runs(
+        [experiment_id], condition, max_results=1, order_by=["attributes.start_time DESC"]
+    )
     return runs[0] if runs else None
 
 

@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from dicetalk.config import Params
 from dicetalk.files import atomic_path, read_json
+from dicetalk.labels import EMOTIONS
 from dicetalk.progress import log
 from dicetalk.report import graph
 from dicetalk.report.charts import heat_map, interval_chart, line_chart
 from dicetalk.report.provenance import provenance, stage_seconds
-from dicetalk.report.tables import data_counts, metric_rows, shown, system_names
+from dicetalk.report.tables import accuracy_by_emotion, data_counts, metric_rows, shown, system_names
 from dicetalk.report.videos import comparisons, emotion_grid
 
 # Heading -> file of curves, relative to `models/`.
@@ -63,6 +64,7 @@ def gather(params: Params) -> dict[str, Any]:
     systems = system_names(evaluation)
     rows = metric_rows(evaluation)
     stages = graph.read_stages(graph.load_yaml(Path("dvc.yaml")), graph.load_yaml(Path("params.yaml")))
+    accuracies = accuracy_by_emotion(pd.read_parquet("outputs/evaluation/per_clip.parquet"), systems)
     bank, priors = read_json(metrics / "learn_bank.json"), read_json(metrics / "priors.json")
     return {
         "params": params,
@@ -73,6 +75,7 @@ def gather(params: Params) -> dict[str, Any]:
         "systems": [shown(name) for name in systems],
         "metric_rows": rows,
         "interval_charts": [(row, interval_chart(row["label"], row["intervals"])) for row in rows],
+        "accuracy_map": heat_map("emotion accuracy by emotion", accuracies[0], EMOTIONS, accuracies[1]),
         "headline": headline(evaluation),
         "data": data_counts(metrics, Path("data/processed"), [folder.name for folder in processed]),
         "curves": {name: training_charts(models / path) for name, path in CURVES.items()},
@@ -81,7 +84,7 @@ def gather(params: Params) -> dict[str, Any]:
         "bank_map": _correlation_map("emotions through the bank", bank["emotion_correlation"]),
         "prior_map": _correlation_map("emotion priors", priors),
         "backbone": read_json(metrics / "backbone.json"),
-        "emotions": priors["emotions"],
+        "emotions": EMOTIONS,
         "grid": emotion_grid(generated, params.report.grid_identities, params.report.grid_level),
         "comparisons": comparisons(generated, processed, params.report.grid_identities),
         "published": graph.load_yaml(Path(__file__).with_name("published.yaml"))["tables"],

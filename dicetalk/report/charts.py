@@ -55,15 +55,13 @@ def line_chart(label: str, series: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
     for step in (0.0, last_step):
         parts.append(f'<text class="tick middle" x="{place_x(step):.1f}" y="{height - 6}">{step:g}</text>')
     ends = []
-    for name, (x, y) in series.items():
-        points = " ".join(f"{place_x(a):.1f},{place_y(b):.1f}" for a, b in zip(x, y, strict=True))
-        parts.append(f'<polyline class="curve {name}" points="{points}"/>')
+    for name, curve in series.items():
+        points = [(place_x(step), place_y(value)) for step, value in zip(*curve, strict=True)]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline class="curve {name}" points="{line}"/>')
         if name == "validation":
-            parts += [
-                f'<circle class="dot {name}" cx="{place_x(a):.1f}" cy="{place_y(b):.1f}" r="2.5"/>'
-                for a, b in zip(x, y, strict=True)
-            ]
-        ends.append((place_y(y[-1]), name, f"{y[-1]:.3g}"))
+            parts += [f'<circle class="dot {name}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points]
+        ends.append((points[-1][1], name, f"{curve[1][-1]:.3g}"))
     for y, name, text in _spread(ends, 11.0):
         parts.append(f'<text class="value {name}" x="{width - right + 5}" y="{y + 3.5:.1f}">{text}</text>')
     return _svg(width, height, label, parts)
@@ -103,32 +101,33 @@ def heat_map(label: str, rows: Sequence[str], columns: Sequence[str], matrix: np
         label: what the picture shows, for screen readers.
         rows: names, from the top.
         columns: names, from the left.
-        matrix: `(rows, columns)`.
+        matrix: `(rows, columns)`; NaN leaves a cell empty.
     """
-    cell, left, top = 38, 78, 62
+    cell, left, top = 38, 92, 62
     width, height = left + cell * len(columns) + 30, top + cell * len(rows)
     parts = []
     for j, name in enumerate(columns):
-        x, y = left + cell * (j + 0.5), top - 8
-        parts.append(
-            f'<text class="tick" transform="translate({x:.1f} {y}) rotate(-45)">{escape(name)}</text>'
-        )
+        move = f"translate({left + cell * (j + 0.5):.1f} {top - 8}) rotate(-45)"
+        parts.append(f'<text class="tick" transform="{move}">{escape(name)}</text>')
     for i, name in enumerate(rows):
-        y = top + cell * (i + 0.5)
-        parts.append(f'<text class="tick end" x="{left - 8}" y="{y + 3.5:.1f}">{escape(name)}</text>')
+        middle = top + cell * (i + 0.5)
+        parts.append(f'<text class="tick end" x="{left - 8}" y="{middle + 3.5:.1f}">{escape(name)}</text>')
         for j in range(len(columns)):
-            value = float(matrix[i, j])
-            strength = round(100 * min(abs(value), 1.0))
-            hue = "--series-1" if value >= 0 else "--series-2"
-            x = left + cell * j
-            parts.append(
-                f'<rect x="{x}" y="{top + cell * i}" width="{cell - 2}" height="{cell - 2}" rx="3"'
-                f' style="fill:color-mix(in srgb, var({hue}) {strength}%, var(--surface))"/>'
-            )
-            shade = "cell strong" if strength > 55 else "cell"
-            text = f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00")
-            parts.append(f'<text class="{shade}" x="{x + cell / 2 - 1}" y="{y + 3:.1f}">{text}</text>')
+            if np.isfinite(matrix[i, j]):
+                parts.append(_cell(float(matrix[i, j]), left + cell * j, top + cell * i, cell))
     return _svg(width, height, label, parts)
+
+
+def _cell(value: float, x: float, y: float, size: float) -> str:
+    strength = round(100 * min(abs(value), 1.0))
+    hue = "--series-1" if value >= 0 else "--series-2"
+    text = f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00")
+    return (
+        f'<rect x="{x}" y="{y}" width="{size - 2}" height="{size - 2}" rx="3"'
+        f' style="fill:color-mix(in srgb, var({hue}) {strength}%, var(--surface))"/>'
+        f'<text class="cell{" strong" if strength > 55 else ""}" x="{x + size / 2 - 1}"'
+        f' y="{y + size / 2 + 3:.1f}">{text}</text>'
+    )
 
 
 def _ticks(low: float, high: float) -> np.ndarray:

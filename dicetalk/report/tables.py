@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dicetalk.files import read_json
-from dicetalk.labels import EMOTIONS
+from dicetalk.labels import EMOTIONS, LEVELS
 from dicetalk.report.charts import Interval
 from dicetalk.tracking import flatten
 
@@ -72,14 +73,30 @@ def metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
                 "arrow": "↑" if higher_is_better else "↓",
                 "network": evaluation["networks"].get(name),
                 "cells": [_cell(entry) if entry else None for entry in entries.values()],
-                "intervals": [
-                    Interval(shown(system).label, entry["value"], *entry["ci95"], shown(system).role)
-                    for system, entry in entries.items()
-                    if entry
-                ],
+                "intervals": [_interval(system, entry) for system, entry in entries.items() if entry],
             }
         )
     return rows
+
+
+def accuracy_by_emotion(per_clip: pd.DataFrame, systems: list[str]) -> tuple[list[str], np.ndarray]:
+    """Return how often the emotion network names each emotion correctly.
+
+    Args:
+        per_clip: one row per video, with `system`, `emotion`, `level` and `emotion_correct`.
+        systems: which systems, in order; `ours` is also split by level.
+
+    Returns:
+        Row names, and shares `(rows, 8)` in the order of `EMOTIONS`; NaN where there is no clip.
+    """
+    tables = {shown(name).label: per_clip[per_clip["system"] == name] for name in systems}
+    ours = per_clip[per_clip["system"] == "ours"]
+    tables |= {f"level {level}": ours[ours["level"] == level] for level in LEVELS}
+    rows = [
+        table.groupby("emotion")["emotion_correct"].mean().reindex(list(EMOTIONS))
+        for table in tables.values()
+    ]
+    return list(tables), np.stack([row.to_numpy(float) for row in rows])
 
 
 def system_names(evaluation: dict[str, Any]) -> list[str]:
@@ -139,6 +156,11 @@ def final_metrics(folder: Path) -> dict[str, float]:
             }
     # MLflow's alphabet for names of metrics.
     return {re.sub(r"[^\w\-.: /]", "_", name): value for name, value in values.items()}
+
+
+def _interval(system: str, entry: dict[str, Any]) -> Interval:
+    low, high = entry["ci95"]
+    return Interval(shown(system).label, entry["value"], low, high, shown(system).role)
 
 
 def _cell(entry: dict[str, Any]) -> dict[str, str]:

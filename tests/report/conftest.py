@@ -51,6 +51,7 @@ def make_run(root: Path, repository: Path, identities: list[str], draw: Draw, nu
     _write_generated(root / "outputs/generated", identities, draw, num_frames)
     _write_metrics(root / "metrics")
     _write_curves(root / "models")
+    _write_per_clip(root / "outputs/evaluation/per_clip.parquet")
     for stage, seconds in (("preprocess@mead", 61.0), ("preprocess@hdtf", 20.0), ("train_diffusion", 512.4)):
         write_json(root / f"runs/seconds/{stage}.json", {"seconds": seconds})
 
@@ -58,7 +59,7 @@ def make_run(root: Path, repository: Path, identities: list[str], draw: Draw, nu
 def _write_processed(root: Path, name: str, identities: list[str], draw: Draw, num_frames: int) -> None:
     samples = []
     for identity in identities:
-        for emotion, level in CLASSES if name == "mead" else [(None, 0)]:
+        for emotion, level in [pair for pair in CLASSES if pair[1] == 1] if name == "mead" else [(None, 0)]:
             frames = draw(identity, emotion or "neutral", level, num_frames + 2)
             path = root / "clip.mp4"
             write_video(path, frames, 25.0)
@@ -192,6 +193,16 @@ def _write_metrics(folder: Path) -> None:
         "sha256": {"unet/m.safetensors": "ef" * 32},
     }
     write_json(folder / "backbone.json", backbone)
+
+
+def _write_per_clip(path: Path) -> None:
+    rows = [
+        {"system": system, "emotion": emotion, "level": level, "emotion_correct": float(level >= hard)}
+        for system, hard in (("real", 1), ("ours", 2), ("ours_v", 2), ("still", 4))
+        for emotion, level in CLASSES
+    ]
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(path, index=False)
 
 
 def _write_curves(models: Path) -> None:

@@ -15,10 +15,11 @@ import pytest
 from dicetalk.config import Params
 from dicetalk.data.media import probe
 from dicetalk.errors import DicetalkError
+from dicetalk.labels import EMOTIONS
 from dicetalk.report import graph
 from dicetalk.report.build import build_report, headline, training_charts
 from dicetalk.report.charts import Interval, heat_map, interval_chart, line_chart
-from dicetalk.report.tables import final_metrics, metric_rows, system_names
+from dicetalk.report.tables import accuracy_by_emotion, final_metrics, metric_rows, system_names
 from dicetalk.report.videos import comparisons, emotion_grid
 
 GENERATED = Path("outputs/generated")
@@ -139,6 +140,16 @@ def test_systems_and_metrics_have_an_order() -> None:
     rows = metric_rows(evaluation)
     assert [row["name"] for row in rows] == ["sync_c", "new"]
     assert [bool(cell) for cell in rows[0]["cells"]] == [False, True, False, True]
+
+
+def test_accuracy_by_emotion_and_level(finished_run: Params) -> None:
+    per_clip = pd.read_parquet("outputs/evaluation/per_clip.parquet")
+    names, shares = accuracy_by_emotion(per_clip, ["real", "ours"])
+    assert names == ["Real clips", "Ours, mode P", "level 1", "level 2", "level 3"]
+    assert shares[0].tolist() == [1.0] * 8
+    neutral = EMOTIONS.index("neutral")
+    assert shares[1, 0] == pytest.approx(2 / 3) and shares[1, neutral] == 0
+    assert shares[2:, 0].tolist() == [0, 1, 1] and np.isnan(shares[3:, neutral]).all()
 
 
 def test_headline_holds_numbers_against_something() -> None:
