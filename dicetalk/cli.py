@@ -136,8 +136,8 @@ def evaluate(
 ) -> None:
     """Score generated videos of face crops against real ones, with 95 % intervals.
 
-    A folder of the `generate` stage (with `manifest.parquet`) is scored against a processed data set and brings
-    its labels along; plain folders have none, so emotion is skipped for them.
+    A folder of the `generate` stage (with `manifest.parquet`) is scored against a processed data set and
+    brings its labels along; plain folders have none, so emotion is skipped for them.
 
     Example: `dicetalk evaluate --generated outputs/generated --real data/processed/mead`
     """

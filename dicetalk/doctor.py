@@ -6,12 +6,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError
@@ -83,7 +82,7 @@ def _codecs() -> Finding:
     return Finding("codecs", "ok", f"PyAV {av.__version__}: H.264, HEVC, AAC; no ffmpeg program needed")
 
 
-def _has_codec(codec: Callable[[str, str], object], name: str, mode: str) -> bool:
+def _has_codec(codec: Any, name: str, mode: str) -> bool:
     try:
         codec(name, mode)
     except ValueError:  # av.codec.UnknownCodecError
