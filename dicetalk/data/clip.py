@@ -183,35 +183,38 @@ def _track(video: Path, start: float, end: float, row: dict[str, Any], settings:
     """Follow the face through the clip; stops reading at the first thing that rules the clip out."""
     tracker = FaceTracker(*_networks(), settings.min_face_score, settings.redetect_every_frames)
     x, y = row["crop_x"] or 0, row["crop_y"] or 0
-    faces: list[TrackedFace | None] = []
-    last, gap, frame = None, 0, None
-    for index, frame in enumerate(read_video(video, settings.fps, start, end)):
+    faces: dict[int, TrackedFace] = {}
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    num_frames, gap, frame_size = 0, 0, (0, 0)
+    for frame in read_video(video, settings.fps, start, end):
+        frame_size = (frame.shape[1], frame.shape[0])
         region = frame if row["crop_w"] is None else frame[y : y + row["crop_h"], x : x + row["crop_w"]]
         face = tracker.update(region)
         gap = 0 if face is not None else gap + 1
         if gap > settings.max_gap_frames:
-            code = "face_lost" if any(faces) else "no_face"
-            raise _RejectionError(code, f"no face from {(index + 1 - gap) / settings.fps:.2f} s on")
+            code = "face_lost" if faces else "no_face"
+            raise _RejectionError(code, f"no face from {(num_frames + 1 - gap) / settings.fps:.2f} s on")
         if face is not None:
+            faces[num_frames] = face
             previous, last = last, (face.box, _thumbnail(region))
             if previous is not None and _is_cut(previous, last):
-                raise _RejectionError("shot_cut", f"at {index / settings.fps:.2f} s")
-        faces.append(face)
-    found = np.flatnonzero([face is not None for face in faces])
-    if not len(found):
-        raise _RejectionError("no_face", f"in none of {len(faces)} frames")
+                raise _RejectionError("shot_cut", f"at {num_frames / settings.fps:.2f} s")
+        num_frames += 1
+    if not faces:
+        raise _RejectionError("no_face", f"in none of {num_frames} frames")
     if np.median(tracker.face_counts) >= 2:
         raise _RejectionError("several_faces", f"{tracker.face_counts} faces at the checks")
 
+    found = np.array(list(faces))
     shift = np.array([x, y])
-    points = np.stack([faces[i].landmarks[MEDIAPIPE_TO_68, :2] + shift for i in found])
-    boxes = np.stack([faces[i].box + np.append(shift, [0, 0]) for i in found])
+    points = np.stack([face.landmarks[MEDIAPIPE_TO_68, :2] + shift for face in faces.values()])
+    boxes = np.stack([face.box + np.append(shift, [0, 0]) for face in faces.values()])
     return Track(
-        landmarks=_bridge(points.reshape(len(found), -1), found, len(faces)).reshape(-1, 68, 2),
-        boxes=_bridge(boxes, found, len(faces)),
-        frame_size=(frame.shape[1], frame.shape[0]),
-        min_score=min(faces[i].score for i in found),
-        num_bridged=len(faces) - len(found),
+        landmarks=_bridge(points.reshape(len(found), -1), found, num_frames).reshape(-1, 68, 2),
+        boxes=_bridge(boxes, found, num_frames),
+        frame_size=frame_size,
+        min_score=min(face.score for face in faces.values()),
+        num_bridged=num_frames - len(found),
     )
 
 

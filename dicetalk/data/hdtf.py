@@ -40,7 +40,8 @@ def index_hdtf(root: Path, sets: Iterable[str], piece_seconds: float, missing_cs
         DicetalkError: when an annotation file is missing or has another form, or no video is present.
     """
     root = Path(root)
-    records, missing = [], []
+    records: list[dict[str, Any]] = []
+    missing: list[tuple[str, str]] = []
     for subset in sets:
         urls = {name: url for name, url, *_ in _lines(root, subset, "video_url", 2)}
         heights = {name: int(height) for name, height, *_ in _lines(root, subset, "resolution", 2)}
@@ -103,7 +104,7 @@ def _scaled(video: Path, height: int, windows: list[tuple | None]) -> list[tuple
         return [None] * len(windows)
     info = probe(video)
     scale = info.height / height
-    boxes = []
+    boxes: list[tuple[int, int, int, int] | None] = []
     for window in windows:
         if window is None:
             boxes.append(None)

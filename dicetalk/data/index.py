@@ -94,7 +94,7 @@ def build_index(dataset: str, params: MeadIndex | HdtfIndex, path: Path) -> dict
     root = Path(params.root)
     if not root.is_dir():
         raise DicetalkError(f"{root} does not exist; put the data there or change {key}.root in params.yaml.")
-    if dataset == "mead":
+    if isinstance(params, MeadIndex):
         table = index_mead(root, params.views)
     else:
         missing = Path(path).with_name("hdtf-missing-videos.csv")

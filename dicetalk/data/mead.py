@@ -63,7 +63,7 @@ def _media_folders(root: Path, person: str, kind: str) -> list[str]:
 
 
 def _person(root: Path, person: str, views: list[str]) -> Iterator[dict[str, Any]]:
-    sounds = {}
+    sounds: dict[tuple, str] = {}
     for folder in _media_folders(root, person, "audio"):
         sounds |= {tuple(key): path for *key, path in _clips(root, folder, "m4a")}
     for view in views:

@@ -71,7 +71,7 @@ def probe(path: Path) -> MediaInfo:
             width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
         main = video or audio
         duration = 0.0
-        if main is not None and main.duration is not None:
+        if main is not None and main.duration is not None and main.time_base is not None:
             duration = float(main.duration * main.time_base)
         elif container.duration is not None:
             duration = container.duration / av.time_base
@@ -199,12 +199,12 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | No
 
 
 def _start_seconds(stream: av.stream.Stream) -> float:
-    return float((stream.start_time or 0) * stream.time_base)
+    return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
 
 
 def _frame_seconds(frame: av.VideoFrame, stream: av.VideoStream) -> float:
     """Return how long a frame is shown: its own duration, else one average frame."""
-    if frame.duration:
+    if frame.duration and frame.time_base:
         return float(frame.duration * frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
 
@@ -226,8 +226,8 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        samples = samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1.0)
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / 2.0 ** (8 * samples.itemsize - 1)
     return samples.mean(axis=0, dtype=np.float32)
 
 

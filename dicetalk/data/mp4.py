@@ -60,8 +60,7 @@ def write_video(
             container.metadata.update(metadata or {})
             converter = VideoReformatter()  # kept: setting one up costs more than converting a small frame
             video = _add_video(container, first.shape, fps, crf, pixel_format)
-            sound = _add_audio(container, sample_rate_hz) if sample_rate_hz else None
-            written = 0
+            sound = _Sound(container, audio, sample_rate_hz) if audio is not None and sample_rate_hz else None
             for index, picture in enumerate(chain([first], frames)):
                 _check_picture(picture, first.shape, f"{path}: frame {index}")
                 frame = converter.reformat(
@@ -74,13 +73,10 @@ def write_video(
                 frame.pts = index
                 container.mux(video.encode(frame))
                 if sound is not None:  # interleaved, so that neither stream is held in memory
-                    upto = round((index + 1) / fps * sample_rate_hz)
-                    container.mux(_encode_audio(sound, audio[written:upto], written))
-                    written = max(written, min(upto, len(audio)))
+                    container.mux(sound.encode((index + 1) / fps))
             container.mux(video.encode(None))
             if sound is not None:
-                container.mux(_encode_audio(sound, audio[written:], written))
-                container.mux(sound.encode(None))
+                container.mux(sound.finish())
 
 
 def _add_video(
@@ -110,15 +106,27 @@ def _even(picture: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(picture)
 
 
-def _add_audio(container: av.container.OutputContainer, sample_rate_hz: int) -> av.AudioStream:
-    stream = container.add_stream("aac", rate=sample_rate_hz, layout="mono", options={"flags": "+bitexact"})
-    stream.bit_rate = 128_000
-    return stream
+class _Sound:
+    """An AAC stream and the samples still to be written to it."""
 
+    def __init__(self, container: av.container.OutputContainer, samples: np.ndarray, sample_rate_hz: int):
+        self.stream = container.add_stream(
+            "aac", rate=sample_rate_hz, layout="mono", options={"flags": "+bitexact"}
+        )
+        self.stream.bit_rate = 128_000
+        self.samples, self.sample_rate_hz, self.position = samples, sample_rate_hz, 0
 
-def _encode_audio(stream: av.AudioStream, samples: np.ndarray, position: int) -> list[av.Packet]:
-    if not len(samples):
-        return []
-    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = stream.sample_rate, position
-    return stream.encode(frame)
+    def encode(self, end_seconds: float) -> list[av.Packet]:
+        """Return packets of the samples up to a time."""
+        start, self.position = self.position, min(len(self.samples), round(end_seconds * self.sample_rate_hz))
+        piece = self.samples[start : self.position]
+        if not len(piece):
+            return []
+        frame = av.AudioFrame.from_ndarray(piece[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = self.sample_rate_hz, start
+        return self.stream.encode(frame)
+
+    def finish(self) -> list[av.Packet]:
+        """Return packets of all the rest."""
+        rest = self.encode(len(self.samples) / self.sample_rate_hz)
+        return rest + self.stream.encode(None)

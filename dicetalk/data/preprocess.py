@@ -112,7 +112,7 @@ def _check_ids(clip_ids: list[str]) -> None:
 
 def _code_digest() -> str:
     """Return a hash of the modules a clip's result depends on; a changed program trusts no old result."""
-    digests = "".join(sha256_file(Path(module.__file__)) for module in CODE)
+    digests = "".join(sha256_file(Path(str(module.__file__))) for module in CODE)
     return hashlib.sha256(digests.encode()).hexdigest()
 
 

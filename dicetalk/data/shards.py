@@ -118,14 +118,18 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 def _read_shard(shard: Path) -> Iterator[Sample]:
     with tarfile.open(shard, "r:") as archive:
-        clip_id, members = "", {}
+        clip_id = ""
+        members: dict[str, bytes] = {}
         for entry in archive:
             name, _, kind = entry.name.partition(".")
+            content = archive.extractfile(entry)
+            if content is None:
+                raise DicetalkError(f"{shard}: {entry.name} is not a file.")
             if name != clip_id and members:
                 yield _sample(shard, clip_id, members)
                 members = {}
             clip_id = name
-            members[kind] = archive.extractfile(entry).read()
+            members[kind] = content.read()
         if members:
             yield _sample(shard, clip_id, members)
 

@@ -13,7 +13,9 @@ from fake_face import SETTINGS, row
 from dicetalk import weights
 from dicetalk.data.clip import preprocess_clip
 from dicetalk.data.faces import MEDIAPIPE_TO_68, FaceDetector, FaceMesh, FaceTracker
+from dicetalk.data.index import make_table
 from dicetalk.data.media import read_video
+from dicetalk.data.preprocess import run_preprocess
 from dicetalk.errors import DicetalkError
 
 RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS, CHIN = slice(36, 42), slice(42, 48), [48, 54], 8
@@ -122,3 +124,17 @@ def test_real_clips(media, networks, name, code):
     else:
         assert outcome.meta["num_frames"] == 75 and outcome.meta["face_score"] > 0.9
         assert ((outcome.landmarks() > 0) & (outcome.landmarks() < 64)).mean() > 0.99
+
+
+def test_workers_do_not_change_the_result(media, networks, tmp_path):
+    name = "LipNet__brbk7n.mpg"
+    spans = {f"part-{k}": row(clip_id=f"part-{k}", video_path=name, audio_path=name) for k in range(3)}
+    for k, clip in enumerate(spans.values()):
+        clip.update(start_seconds=0.5 * k, end_seconds=0.5 * k + 0.5)
+    contents = []
+    for workers in (1, 2):
+        output = tmp_path / str(workers)
+        settings = SETTINGS.model_copy(update={"workers": workers})
+        run_preprocess(make_table(spans.values()), media, output, settings, tmp_path / "runs")
+        contents.append({path.name: path.read_bytes() for path in output.iterdir()})
+    assert contents[0] == contents[1]
