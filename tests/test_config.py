@@ -10,6 +10,8 @@ import pytest
 
 from dicetalk.config import Params, config_hash, load_params, parse_params
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.protocol import load_protocol
+from dicetalk.weights import get
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,13 @@ def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
 def test_profiles_are_valid_and_named_after_their_file(repository: Path, profile: str) -> None:
-    assert load_params(repository / f"profiles/{profile}.yaml").profile == profile
+    params = load_params(repository / f"profiles/{profile}.yaml")
+    assert params.profile == profile
+    assert load_protocol(params.evaluate.protocol).name == params.evaluate.protocol
+    assert get(params.backbone.weights).files
+    model_fps = params.preprocess.fps / params.train_diffusion.frame_stride
+    clip_seconds = params.train_diffusion.num_frames / model_fps
+    assert params.preprocess.min_seconds >= clip_seconds or params.synthesize is not None
 
 
 def test_the_committed_parameters_are_the_demo_profile(repository: Path) -> None:
