@@ -58,7 +58,9 @@ def write_json(path: Path, value: Any) -> None:
     """
     _check_finite(value, str(path))
     with atomic_path(Path(path)) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> Any:

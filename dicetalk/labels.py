@@ -1,7 +1,8 @@
 """Emotions, intensity levels and the 22 (emotion, level) classes of MEAD.
 
-Names are MEAD's folder names. Neutral is recorded at one level only, the other seven emotions at three, which gives the
-22 outputs of the released DICE-Talk emotion classifier (official `emo.py`; the reading as emotion x level is an inference).
+Names are MEAD's folder names. Neutral is recorded at one level only, the other seven emotions at three, which
+gives the 22 outputs of the released DICE-Talk emotion classifier (official `emo.py`; the reading as emotion x
+level is an inference).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def check_emotion(emotion: str) -> None:
         raise DicetalkError(f"Unknown emotion {emotion!r}; expected one of {', '.join(EMOTIONS)}.")
 
 
-CLASSES: tuple[tuple[str, int], ...] = tuple((emotion, level) for emotion in EMOTIONS for level in levels_of(emotion))
+CLASSES: tuple[tuple[str, int], ...] = tuple(
+    (emotion, level) for emotion in EMOTIONS for level in levels_of(emotion)
+)
 _CLASS_INDEX = {pair: index for index, pair in enumerate(CLASSES)}
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, plain status lines with ETA anywhere else (logs, CI, Prefect)."""
+"""Progress of long work: a live bar on a terminal, status lines with ETA anywhere else (logs, CI, Prefect)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
         if now - last >= STATUS_SECONDS and done:
             last = now
             eta = (now - started) / done * (total - done)
-            log(f"{label}: {done}/{total}, elapsed {format_seconds(now - started)}, ETA {format_seconds(eta)}")
+            log(
+                f"{label}: {done}/{total}, elapsed {format_seconds(now - started)}, ETA {format_seconds(eta)}"
+            )
         yield item
     log(f"{label}: {total}/{total} in {format_seconds(time.monotonic() - started)}")
 

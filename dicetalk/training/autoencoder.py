@@ -20,7 +20,8 @@ class AutoencoderObjective:
         num_validation: how many of the last clips are never trained on.
         seed: seed of batch selection.
         latent_channels: numbers per 8x8 patch.
-        latent_noise: standard deviation of noise on the unit-variance latents, so that decoding forgives small errors.
+        latent_noise: standard deviation of noise on the unit-variance latents, so that decoding forgives
+            small errors.
         edge_weight: weight of the error of finite differences, which keeps eyes and lips sharp.
     """
 
@@ -59,7 +60,7 @@ class AutoencoderObjective:
         images = self.frames(np.random.default_rng([self.seed, step]), batch_size)
         latents = self.autoencoder.encode(images).latent_dist.mode()
         decoded = self.autoencoder.decode(latents + self.latent_noise * torch.randn_like(latents)).sample
-        # Keeps the scale of the latents, which the noise level refers to, near the unit variance they start with.
+        # Keeps the scale of the latents, which the noise level refers to, near the variance they start with.
         spread = (latents.square().mean() - 1.0).square()
         pixel, edge = F.l1_loss(decoded, images), edge_error(decoded, images)
         return pixel + self.edge_weight * edge + spread, {"pixel": pixel.item(), "edge": edge.item()}
@@ -68,13 +69,17 @@ class AutoencoderObjective:
         """Return the mean peak signal-to-noise ratio of unseen identities in dB (data range 2)."""
         frames = self.validation_clips[:, :: max(1, self.validation_clips.shape[1] // 2)]
         images = to_images(frames.reshape(-1, *frames.shape[2:]))
-        error = torch.cat([(self.autoencoder(part).sample.clamp(-1, 1) - part).square().mean((1, 2, 3))
-                           for part in images.split(64)])
+        error = torch.cat(
+            [
+                (self.autoencoder(part).sample.clamp(-1, 1) - part).square().mean((1, 2, 3))
+                for part in images.split(64)
+            ]
+        )
         return {"psnr_db": (10 * torch.log10(4.0 / error)).mean().item()}
 
 
 def edge_error(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean absolute difference of horizontal and vertical finite differences of two image batches."""
+    """Return the mean absolute difference of two image batches' horizontal and vertical differences."""
     difference = first - second
     return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
 

@@ -1,8 +1,8 @@
 """Pretraining of the demo backbone: an SVD-shaped image-to-video model without audio or emotion.
 
-It stands for Stable Video Diffusion in the demo: DICE-Talk fine-tunes a pretrained video model, so the demo does too.
-Noise, preconditioning and conditioning (image embedding in cross-attention, clean latent on the channels, constant
-micro-conditioning) are those of the fine-tuning.
+It stands for Stable Video Diffusion in the demo: DICE-Talk fine-tunes a pretrained video model, so the demo does
+too. Noise, preconditioning and conditioning (image embedding in cross-attention, clean latent on the channels,
+constant micro-conditioning) are those of the fine-tuning.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def build_unet(latent_channels: int, block_out_channels: tuple[int, ...], attention_heads: tuple[int, ...],
-               cross_attention_dim: int, sample_size: int, num_frames: int) -> UNetSpatioTemporalConditionModel:
+def build_unet(
+    latent_channels: int,
+    block_out_channels: tuple[int, ...],
+    attention_heads: tuple[int, ...],
+    cross_attention_dim: int,
+    sample_size: int,
+    num_frames: int,
+) -> UNetSpatioTemporalConditionModel:
     """Return an untrained UNet of SVD's kind with as many levels as `block_out_channels` has entries."""
     levels = len(block_out_channels)
     return UNetSpatioTemporalConditionModel(
@@ -78,9 +84,18 @@ class BackboneObjective:
 
     validation_sigmas = (0.3, 1.0, 3.0, 10.0)
 
-    def __init__(self, clips: np.ndarray, autoencoder: PatchAutoencoder, num_validation: int, num_frames: int,
-                 sigma_log_mean: float, sigma_log_std: float, seed: int, unet: UNetSpatioTemporalConditionModel,
-                 image_encoder: CLIPVisionModelWithProjection) -> None:
+    def __init__(
+        self,
+        clips: np.ndarray,
+        autoencoder: PatchAutoencoder,
+        num_validation: int,
+        num_frames: int,
+        sigma_log_mean: float,
+        sigma_log_std: float,
+        seed: int,
+        unet: UNetSpatioTemporalConditionModel,
+        image_encoder: CLIPVisionModelWithProjection,
+    ) -> None:
         self.clips, self.num_validation, self.num_frames, self.seed = clips, num_validation, num_frames, seed
         self.sigma_log_mean, self.sigma_log_std = sigma_log_mean, sigma_log_std
         self.unet, self.image_encoder = unet, image_encoder
@@ -109,11 +124,15 @@ class BackboneObjective:
         clips = np.arange(len(self.clips) - count, len(self.clips))
         start, reference = np.zeros(count, int), np.full(count, self.clips.shape[1] - 1)
         return {
-            f"loss_sigma_{sigma:g}": self.velocity_error(clips, start, reference, torch.full((count,), sigma)).item()
+            f"loss_sigma_{sigma:g}": self.velocity_error(
+                clips, start, reference, torch.full((count,), sigma)
+            ).item()
             for sigma in self.validation_sigmas
         }
 
-    def velocity_error(self, clips: np.ndarray, start: np.ndarray, reference: np.ndarray, sigma: Tensor) -> Tensor:
+    def velocity_error(
+        self, clips: np.ndarray, start: np.ndarray, reference: np.ndarray, sigma: Tensor
+    ) -> Tensor:
         """Return the loss for chosen windows; all arguments have shape `(batch,)`."""
         frames = start[:, None] + np.arange(self.num_frames)
         target = self.latents[clips[:, None], frames].float()
@@ -135,5 +154,9 @@ class BackboneObjective:
 @torch.no_grad()
 def encode_clips(autoencoder: PatchAutoencoder, clips: np.ndarray) -> Tensor:
     """Return float16 latents `(clips, frames, channels, height / 8, width / 8)`."""
-    return torch.stack([autoencoder.encode(to_images(clip)).latent_dist.mode().half()
-                        for clip in track(clips, "encode clips")])
+    return torch.stack(
+        [
+            autoencoder.encode(to_images(clip)).latent_dist.mode().half()
+            for clip in track(clips, "encode clips")
+        ]
+    )

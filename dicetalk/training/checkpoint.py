@@ -1,11 +1,12 @@
 """Checkpoints of a run and its log.
 
-    runs/<stage>-<confighash>/
-        log.jsonl                one line per logged step
-        step-000300/             renamed into place only when complete; older ones are removed afterwards
-            weights.safetensors  `<module>.<parameter>`, buffers included
-            ema.safetensors
-            optimizer.pt         read with `weights_only=True`
+| in `runs/<stage>-<confighash>/` | what |
+|---|---|
+| `log.jsonl` | one line per logged step |
+| `step-000300/` | renamed into place only when complete; older ones are removed afterwards |
+| `step-000300/weights.safetensors` | `<module>.<parameter>`, buffers included |
+| `step-000300/ema.safetensors` | the same, averaged |
+| `step-000300/optimizer.pt` | read with `weights_only=True` |
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def save_checkpoint(
             shutil.rmtree(old)
 
 
-def load_latest(run_dir: Path, modules: dict[str, nn.Module], ema: ExponentialMovingAverage, optimizer: Any) -> int:
+def load_latest(
+    run_dir: Path, modules: dict[str, nn.Module], ema: ExponentialMovingAverage, optimizer: Any
+) -> int:
     """Restore the newest checkpoint of `run_dir`, if any, and return its step (0 for a fresh run)."""
     folders = _checkpoints(run_dir)
     if not folders:
@@ -47,7 +50,9 @@ def load_latest(run_dir: Path, modules: dict[str, nn.Module], ema: ExponentialMo
     weights = load_file(folder / "weights.safetensors")
     expected = _weights(modules)
     if weights.keys() != expected.keys():
-        raise DicetalkError(f"{folder} holds other modules than this version trains; remove {run_dir} to start over.")
+        raise DicetalkError(
+            f"{folder} holds other modules than this version trains; remove {run_dir} to start over."
+        )
     for name, module in modules.items():
         prefix = f"{name}."
         module.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
@@ -77,20 +82,26 @@ def truncate_log(run_dir: Path, step: int) -> None:
 
 
 def write_curves(run_dir: Path, path: Path) -> None:
-    """Write the logged metrics of a run as CSV: one row per step, one column per metric, blank where not logged."""
+    """Write the logged metrics of a run as CSV: a row per step, a column per metric, blank where not logged."""
     import pandas as pd
 
     lines = read_log(run_dir)
     if not lines:
         raise DicetalkError(f"{run_dir} holds no log.jsonl; train first.")
     table = pd.DataFrame(lines).groupby("step", as_index=False).first()
-    table = table.drop(columns=[name for name in table if name.endswith("_seconds")])  # times differ between runs
+    table = table.drop(
+        columns=[name for name in table if name.endswith("_seconds")]
+    )  # times differ between runs
     with atomic_path(Path(path)) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def _weights(modules: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
-    return {f"{name}.{k}": v.contiguous() for name, module in modules.items() for k, v in module.state_dict().items()}
+    return {
+        f"{name}.{k}": v.contiguous()
+        for name, module in modules.items()
+        for k, v in module.state_dict().items()
+    }
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """Keeps a smoothed copy of the parameters of named modules; a decay of 0 follows them exactly.
 
-    The decay is ramped up, `min(decay, (1 + step) / (10 + step))`, so that short runs are not dominated by the start.
+    The decay is ramped up, `min(decay, (1 + step) / (10 + step))`, so that the start does not dominate short runs.
     """
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
@@ -30,7 +30,9 @@ class ExponentialMovingAverage:
         """Move the average towards the current weights after optimiser step `step`."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         names = list(self.shadow)
-        torch._foreach_lerp_([self.shadow[n] for n in names], [self.parameters[n].detach() for n in names], weight)
+        torch._foreach_lerp_(
+            [self.shadow[n] for n in names], [self.parameters[n].detach() for n in names], weight
+        )
 
     @torch.no_grad()
     def copy_to_modules(self) -> None:

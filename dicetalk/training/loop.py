@@ -1,7 +1,8 @@
 """The one training loop: every trained part of the pipeline is an objective that this loop optimises.
 
-To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)` alone, and a
-checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the same bits as an unbroken one.
+To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)` alone, and
+a checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the same bits as an
+unbroken one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dicetalk.training.ema import ExponentialMovingAverage
 
 
 class Objective(Protocol):
-    """What to optimise: the trained modules, their loss on a batch of its own choice, and how to judge them."""
+    """What to optimise: trained modules, their loss on a batch of its own choice, and how to judge them."""
 
     modules: dict[str, nn.Module]
 
@@ -43,9 +44,13 @@ class Tracker(Protocol):
 
 
 def train(
-    objective: Objective, settings: Training, run_dir: Path, tracker: Tracker | None = None, label: str = "train"
+    objective: Objective,
+    settings: Training,
+    run_dir: Path,
+    tracker: Tracker | None = None,
+    label: str = "train",
 ) -> dict[str, float]:
-    """Optimise `objective` for `settings.num_steps` steps and leave its modules in eval mode with EMA weights.
+    """Optimise `objective` for `settings.num_steps` steps; leave its modules in eval mode with EMA weights.
 
     Args:
         objective: the modules to train and their loss.
@@ -127,13 +132,16 @@ def train(
         _set_mode(objective.modules, training=True)
         for micro_step in range(settings.grad_accumulation_steps):
             sub_step = step * settings.grad_accumulation_steps + micro_step
-            torch.manual_seed(settings.seed * 1_000_003 + sub_step * accelerator.num_processes + accelerator.process_index)
+            torch.manual_seed(
+                settings.seed * 1_000_003 + sub_step * accelerator.num_processes + accelerator.process_index
+            )
             with accelerator.autocast():
                 loss, logged = objective.loss(sub_step, settings.batch_size)
             if not torch.isfinite(loss):
                 raise DicetalkError(
                     f"{label}: the loss became {loss.item()} at step {step} ({_format(logged)}). "
-                    f"Lower `training.lr` ({settings.lr}) or `training.grad_clip_norm`; {run_dir} keeps the last good state."
+                    f"Lower `training.lr` ({settings.lr}) or `training.grad_clip_norm`; "
+                    f"{run_dir} keeps the last good state."
                 )
             accelerator.backward(loss / settings.grad_accumulation_steps)
             for name, value in {"loss": loss.item(), **logged}.items():
@@ -144,7 +152,9 @@ def train(
         # Run the optimiser and update the weights.
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip_norm)
         if not torch.isfinite(norm):
-            raise DicetalkError(f"{label}: the gradient norm became {norm.item()} at step {step}; lower `training.lr`.")
+            raise DicetalkError(
+                f"{label}: the gradient norm became {norm.item()} at step {step}; lower `training.lr`."
+            )
         for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = base_lr * lr_factor(step, settings)
         optimizer.step()
@@ -159,7 +169,11 @@ def train(
     _set_mode(objective.modules, training=False)
     elapsed = time.monotonic() - started
     steps = max(step - first_step, 1)
-    return {**metrics, "seconds_per_step": elapsed / steps, "data_wait_fraction": loss_seconds / max(elapsed, 1e-9)}
+    return {
+        **metrics,
+        "seconds_per_step": elapsed / steps,
+        "data_wait_fraction": loss_seconds / max(elapsed, 1e-9),
+    }
 
 
 def lr_factor(step: int, settings: Training) -> float:
