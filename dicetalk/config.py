@@ -198,7 +198,7 @@ class TrainDiffusion(Section):
     frame_stride: PositiveInt
     condition_dropout: ConditionDropout
     emotional_fraction: Probability = Field(ge=0, le=1)  # paper: emotion to regular data 1:1
-    # Chance of a reference image from any clip of the identity; the paper is silent, see DiffusionBatches.draw
+    # Chance of a reference image from any clip of the identity; paper silent, see DiffusionBatches.draw
     other_clip_reference_fraction: Probability = Field(ge=0, le=1)
     clip_prior_fraction: Probability = Field(ge=0, le=1)  # rest: class-mean prior, as in mode P
     sigma_log_mean: float  # log-normal noise level of training; SVD report: 1.0 and 1.6 at 576x1024

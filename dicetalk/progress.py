@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, status lines with ETA anywhere else (logs, CI, Prefect)."""
+"""Progress of long work: a live bar on a terminal, status lines with ETA elsewhere (logs, CI, Prefect)."""
 
 from __future__ import annotations
 

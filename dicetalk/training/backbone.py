@@ -1,8 +1,8 @@
 """Pretraining of the demo backbone: an SVD-shaped image-to-video model without audio or emotion.
 
-It stands for Stable Video Diffusion in the demo: DICE-Talk fine-tunes a pretrained video model, so the demo does
-too. Noise, preconditioning and conditioning (image embedding in cross-attention, clean latent on the channels,
-constant micro-conditioning) are those of the fine-tuning.
+It stands for Stable Video Diffusion in the demo: DICE-Talk fine-tunes a pretrained video model, so the demo
+does too. Noise, preconditioning and conditioning (image embedding in cross-attention, clean latent on the
+channels, constant micro-conditioning) are those of the fine-tuning.
 """
 
 from __future__ import annotations

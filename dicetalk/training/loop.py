@@ -1,8 +1,8 @@
 """The one training loop: every trained part of the pipeline is an objective that this loop optimises.
 
-To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)` alone, and
-a checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the same bits as an
-unbroken one.
+To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)`
+alone, and a checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the
+same bits as an unbroken one.
 """
 
 from __future__ import annotations
