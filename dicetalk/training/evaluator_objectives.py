@@ -28,7 +28,7 @@ from dicetalk.training.augmentation import augment
 
 SKIN_TINT = 0.3  # the emotion network must not lean on the colours of a few training identities
 LABEL_SMOOTHING = 0.05
-CLIPS_PER_BATCH = 8  # windows of one clip are each other's hard negatives: same voice, other moment
+CLIPS_PER_BATCH, MIN_WINDOWS_PER_CLIP = 8, 2  # windows of one clip are each other's hard negatives
 MIN_SPACING_FRAMES = 2  # neighbouring windows share most of their frames and are no negatives
 TEMPERATURE = 0.1
 VALIDATION_STRIDE = 4
@@ -155,10 +155,11 @@ class SyncObjective:
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """See `Objective`."""
         rng = np.random.default_rng([self.seed, step])
+        num_windows = max(batch_size // CLIPS_PER_BATCH, MIN_WINDOWS_PER_CLIP)
         frames, audio = [], []
-        for index in rng.permutation(len(self.train_clips))[:CLIPS_PER_BATCH]:
+        for index in rng.permutation(len(self.train_clips))[: batch_size // num_windows]:
             grid = np.arange(rng.integers(MIN_SPACING_FRAMES), len(self.audio[index]), MIN_SPACING_FRAMES)
-            starts = rng.permutation(grid)[: batch_size // CLIPS_PER_BATCH]
+            starts = rng.permutation(grid)[:num_windows]
             windows = starts[:, None] + np.arange(WINDOW_FRAMES)
             frames.append(torch.from_numpy(self.train_clips[index].frames[windows]))
             audio.append(self.audio[index][starts])
