@@ -82,7 +82,7 @@ def truncate_log(run_dir: Path, step: int) -> None:
 
 
 def write_curves(run_dir: Path, path: Path) -> None:
-    """Write the logged metrics of a run as CSV: a row per step, a column per metric, blanks for not logged."""
+    """Write the logged metrics of a run as CSV: a row per step, a column per metric, blank if not logged."""
     import pandas as pd
 
     lines = read_log(run_dir)

@@ -13,7 +13,8 @@ class ExponentialMovingAverage:
     """Keeps a smoothed copy of the parameters of named modules; a decay of 0 follows them exactly.
 
     The decay is ramped up, `min(decay, (1 + step) / (10 + step))`, so that the start does not dominate
-    short runs. """
+    short runs.
+    """
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
         self.decay = decay
