@@ -41,6 +41,9 @@ class EncodedClips:
             where = ", ".join(str(folder) for folder in folders)
             raise DicetalkError(f"{where}: no {split or 'encoded'} clip has {min_frames} frames or more.")
         self._handles: dict[str, Any] = {}
+        # Plain lists: reading a cell of a data frame costs ten times as much as reading the features
+        # themselves.
+        self._places = list(zip(self.table["shard"], self.table["clip_id"], strict=True))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -54,7 +57,7 @@ class EncodedClips:
             start: first time step.
             stop: time step to stop before; None reads to the end.
         """
-        shard, clip_id = self.table.at[row, "shard"], self.table.at[row, "clip_id"]
+        shard, clip_id = self._places[row]
         if shard not in self._handles:
             self._handles[shard] = safe_open(shard, framework="numpy")
         values = self._handles[shard].get_slice(f"{clip_id}/{name}")
@@ -171,8 +174,8 @@ class DiffusionBatches:
         image_embedding_stride: of the encoding; only every n-th frame can be the reference.
         size_px: side of the crops.
         emotional_fraction: chance that a sample of the batch is emotional.
-        other_clip_reference_fraction: chance that an emotional sample's reference image comes from any clip of
-            the identity instead of the same clip.
+        other_clip_reference_fraction: chance that an emotional sample's reference image comes from any
+            clip of the identity instead of the same clip.
         seed: of all draws.
     """
 
@@ -211,9 +214,9 @@ class DiffusionBatches:
     def draw(self, step: int, batch_size: int) -> DiffusionBatch:
         """Return the batch of `step`.
 
-        The paper does not say which frame is the reference. A frame of the same clip already shows the emotion, so a
-        model trained on such frames alone copies it and ignores the emotion prior: most references of emotional
-        samples come from any clip of the identity, whatever its emotion.
+        The paper does not say which frame is the reference. A frame of the same clip already shows the
+        emotion, so a model trained on such frames alone copies it and ignores the emotion prior: most
+        references of emotional samples come from any clip of the identity, whatever its emotion.
         """
         rng = np.random.default_rng([self.seed, step])
         emotional = rng.random(batch_size) < self.emotional_fraction
@@ -222,7 +225,9 @@ class DiffusionBatches:
             rows[~emotional] = rng.choice(self.regular, (~emotional).sum())
         starts = rng.integers(0, self.num_frames[rows] - self.frames[-1])
         reference_rows = rows.copy()
-        for sample in np.flatnonzero(emotional & (rng.random(batch_size) < self.other_clip_reference_fraction)):
+        for sample in np.flatnonzero(
+            emotional & (rng.random(batch_size) < self.other_clip_reference_fraction)
+        ):
             identity = str(self.clips.table.at[rows[sample], "identity"])
             reference_rows[sample] = rng.choice(self._rows_of[identity])
         references = rng.integers(0, -(-self.num_frames[reference_rows] // self.image_embedding_stride))

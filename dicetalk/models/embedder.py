@@ -157,18 +157,25 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
             speech: `(tokens, speech_layers, speech_channels)` or `None`.
             expression: `(frames, expression_dim)` or `None`.
         """
+        speech, expression = self.windows(speech, expression)
+        return self(speech, expression).mu.mean(0)
+
+    def windows(
+        self, speech: torch.Tensor | None, expression: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Cut one clip as `embed` does: `(windows, ...)` of each modality, on the model's device."""
         lengths = [] if speech is None else [len(speech) // SPEECH_TOKENS_PER_FRAME]
         lengths += [] if expression is None else [len(expression)]
         num_frames, size = min(lengths), min(self.config.clip_frames, *lengths)
         starts = torch.linspace(0, num_frames - size, math.ceil(num_frames / size)).round().long().tolist()
-        if speech is not None:
-            k = SPEECH_TOKENS_PER_FRAME
-            speech = torch.stack([speech[k * start : k * (start + size)] for start in starts])
-            speech = speech.to(self.device, self.dtype)
-        if expression is not None:
-            expression = torch.stack([expression[start : start + size] for start in starts])
-            expression = expression.to(self.device, self.dtype)
-        return self(speech, expression).mu.mean(0)
+
+        def cut(features: torch.Tensor | None, per_frame: int) -> torch.Tensor | None:
+            if features is None:
+                return None
+            pieces = [features[per_frame * start : per_frame * (start + size)] for start in starts]
+            return torch.stack(pieces).to(self.device, self.dtype)
+
+        return cut(speech, SPEECH_TOKENS_PER_FRAME), cut(expression, 1)
 
 
 def _positions(length: int, like: torch.Tensor) -> torch.Tensor:

@@ -12,17 +12,41 @@ from dicetalk.models.embedder import EmotionEmbedder
 
 Modalities = Literal["audio", "video", "both"]
 MODALITIES: tuple[Modalities, ...] = ("audio", "video", "both")
+BATCH_CLIPS = 64
 
 
+@torch.no_grad()
 def embed_clips(
     embedder: EmotionEmbedder, clips: EncodedClips, modalities: Modalities = "both"
 ) -> np.ndarray:
-    """Return `mu` of each clip `(clips, embedding_dim)`, in the order of the table."""
+    """Return `EmotionEmbedder.embed` of each clip `(clips, embedding_dim)`, in the order of the table."""
     embedder.eval()
-    return np.stack([_embed(embedder, clips, row, modalities).cpu().numpy() for row in range(len(clips))])
+    vectors = np.empty((len(clips), embedder.config.embedding_dim), np.float32)
+    for start in range(0, len(clips), BATCH_CLIPS):
+        rows = range(start, min(start + BATCH_CLIPS, len(clips)))
+        windows = {row: _windows(embedder, clips, row, modalities) for row in rows}
+        # Windows of one length go through the network together; only clips shorter than a window have
+        # another.
+        for length in sorted({_length(item) for item in windows.values()}):
+            same = {row: item for row, item in windows.items() if _length(item) == length}
+            mu = embedder(*(_concatenate(parts) for parts in zip(*same.values(), strict=True))).mu
+            counts = [len(next(part for part in item if part is not None)) for item in same.values()]
+            for row, group in zip(same, mu.split(counts), strict=True):
+                vectors[row] = group.mean(0).cpu().numpy()
+    return vectors
 
 
-def _embed(embedder: EmotionEmbedder, clips: EncodedClips, row: int, modalities: Modalities) -> torch.Tensor:
+def _windows(
+    embedder: EmotionEmbedder, clips: EncodedClips, row: int, modalities: Modalities
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     speech = None if modalities == "video" else torch.from_numpy(clips.read(row, "speech")).float()
     expression = None if modalities == "audio" else torch.from_numpy(clips.read(row, "expression"))
-    return embedder.embed(speech, expression)
+    return embedder.windows(speech, expression)
+
+
+def _length(windows: tuple[torch.Tensor | None, torch.Tensor | None]) -> int:
+    return next(part.shape[1] for part in windows if part is not None)
+
+
+def _concatenate(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
+    return None if parts[0] is None else torch.cat(parts)

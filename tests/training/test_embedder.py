@@ -121,3 +121,17 @@ def test_priors_are_class_means(trained, tmp_path: Path):
     metrics = prior_metrics(priors)
     assert np.allclose(np.diag(metrics["cosine"]), 1)
     assert np.mean(metrics["cosine_centred"]) < np.mean(metrics["cosine"])
+
+
+def test_embedding_many_clips_equals_embedding_each(trained):
+    mead, folder, _ = trained
+    embedder, clips = EmotionEmbedder.from_pretrained(folder).eval(), EncodedClips([mead], "test")
+    for modalities, names in (
+        ("audio", ["speech"]),
+        ("video", ["expression"]),
+        ("both", ["speech", "expression"]),
+    ):
+        vectors = embed_clips(embedder, clips, modalities)
+        features = {name: torch.from_numpy(clips.read(3, name)).float() for name in names}
+        alone = embedder.embed(features.get("speech"), features.get("expression"))
+        assert np.allclose(vectors[3], alone, atol=1e-5)
