@@ -21,17 +21,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 
 from dicetalk import weights
 from dicetalk.config import Preprocess
-from dicetalk.data import clip, detect, faces, geometry, landmarks, media, mp4
+from dicetalk.data import clip, detect, faces, geometry, landmarks, media, mp4, worker
 from dicetalk.data.folder import index_folder
 from dicetalk.data.index import read_index
 from dicetalk.data.shards import Sample, check_clip_id, read_samples, shard_name, write_shard
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_directory, atomic_path, read_json, sha256_file, write_json
+from dicetalk.files import atomic_directory, read_json, sha256_file, write_json
 from dicetalk.progress import log, track
 
 CODE = (clip, detect, faces, geometry, landmarks, media, mp4)
@@ -83,7 +82,7 @@ def run_preprocess(
     if len(todo) < len(rows):
         log(f"preprocess {output.name}: {len(rows) - len(todo)} of {len(rows)} clips are already done")
     jobs = [(row, results[row["clip_id"]]) for row in todo]
-    work = partial(_finish_clip, raw_root=raw_root, settings=settings)
+    work = partial(worker.finish_clip, raw_root=raw_root, settings=settings)
     _work_through(jobs, work, settings.workers, output.name)
     summary = _pack(rows, results, output, settings.clips_per_shard)
     for path in results.values():
@@ -134,29 +133,14 @@ def _is_done(result: Path) -> bool:
 def _work_through(jobs: list, work: partial, workers: int, name: str) -> None:
     label = f"preprocess {name}"
     if min(workers, len(jobs)) <= 1:
-        _prepare_worker()
+        worker.prepare()
         for job in track(jobs, label):
             work(job)
         return
     # Spawned, not forked: the parent may hold threads of numeric libraries.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=worker.prepare) as pool:
         for _ in track(pool.map(work, jobs), label, total=len(jobs)):
             pass
-
-
-def _prepare_worker() -> None:
-    cv2.setNumThreads(1)  # one process per core is faster than many threads in each
-
-
-def _finish_clip(job: tuple[dict[str, Any], Path], raw_root: Path, settings: Preprocess) -> None:
-    """Preprocess one clip and store its result, a tar with one sample or a JSON file with the reason."""
-    row, result = job
-    outcome = clip.preprocess_clip(row, raw_root, settings)
-    if isinstance(outcome, Sample):
-        with atomic_path(result.with_suffix(".tar")) as temporary:
-            write_shard(temporary, iter([outcome]))
-    else:
-        write_json(result.with_suffix(".json"), {"reason": outcome.code, "detail": outcome.detail})
 
 
 def _pack(rows: list[dict], results: dict[str, Path], output: Path, clips_per_shard: int) -> dict[str, Any]:
