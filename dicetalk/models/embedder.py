@@ -18,6 +18,7 @@ from torch import nn
 
 SPEECH_TOKENS_PER_FRAME = 2  # 50 tokens a second, 25 frames a second
 MAX_LOG_VARIANCE = 5.0
+INITIAL_LOG_VARIANCE = -3.0
 
 
 @dataclass
@@ -42,6 +43,8 @@ class ModalityEncoder(nn.Module):
 
     def __init__(self, in_features: int, dim: int, num_layers: int, num_heads: int, dropout: float):
         super().__init__()
+        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("std", torch.ones(in_features))
         self.input = nn.Linear(in_features, dim)
         self.absent = nn.Parameter(torch.zeros(1, 1, dim))
         layer = nn.TransformerEncoderLayer(
@@ -49,9 +52,18 @@ class ModalityEncoder(nn.Module):
         )
         self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
 
+    @torch.no_grad()
+    def fit_normalisation(self, features: torch.Tensor) -> None:
+        """Standardise inputs as `features` `(rows, in_features)` are distributed.
+
+        What an emotion changes of a face is small beside its mean shape: without this, training finds nothing.
+        """
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(features.std(0).clamp_min(1e-3))
+
     def forward(self, features: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
         """Encode `(batch, frames, in_features)`; samples not `present` `(batch,)` get the absent token."""
-        hidden = self.input(features)
+        hidden = self.input((features - self.mean) / self.std)
         tokens = self.layers(hidden + _positions(hidden.shape[1], hidden))
         if present is None:
             return tokens
@@ -104,6 +116,8 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         self.mu = nn.Linear(2 * hidden_dim, embedding_dim)
         self.mu_norm = nn.LayerNorm(embedding_dim, elementwise_affine=False)
         self.log_variance = nn.Linear(2 * hidden_dim, embedding_dim)
+        # Noise as large as the signal at the start would hide it from the contrastive loss.
+        nn.init.constant_(self.log_variance.bias, INITIAL_LOG_VARIANCE)
 
     def forward(
         self,
@@ -130,8 +144,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         # 1. Each modality by itself
         batch = len(expression if speech is None else speech)
         if speech is not None:
-            speech = speech.flatten(2).unflatten(1, (-1, SPEECH_TOKENS_PER_FRAME)).flatten(2)
-            heard = self.speech(speech, speech_present)
+            heard = self.speech(per_frame_speech(speech), speech_present)
         else:
             heard = self.speech.absent.expand(batch, -1, -1)
         if expression is not None:
@@ -176,6 +189,11 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
             return torch.stack(pieces).to(self.device, self.dtype)
 
         return cut(speech, SPEECH_TOKENS_PER_FRAME), cut(expression, 1)
+
+
+def per_frame_speech(speech: torch.Tensor) -> torch.Tensor:
+    """Join the speech tokens of each video frame: `(batch, 2 * frames, layers, channels)` to `(batch, frames, features)`."""
+    return speech.flatten(2).unflatten(1, (-1, SPEECH_TOKENS_PER_FRAME)).flatten(2)
 
 
 def _positions(length: int, like: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from dicetalk.config import TrainEmbedder
 from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches, EncodedClips
 from dicetalk.files import atomic_directory
-from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder
+from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_speech
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
@@ -100,6 +101,14 @@ class EmbedderObjective:
         return supervised_contrastive(mu, batch.classes, batch.identities, self.settings.temperature)
 
 
+def fit_normalisation(embedder: EmotionEmbedder, batches: EmbedderBatches) -> None:
+    """Standardise the embedder's inputs by the statistics of one excerpt of each training clip."""
+    rows = np.arange(len(batches.clips))
+    batch = batches.load(rows, np.zeros(len(rows), int))
+    embedder.speech.fit_normalisation(per_frame_speech(batch.speech).flatten(0, 1))
+    embedder.expression.fit_normalisation(batch.expression.flatten(0, 1))
+
+
 def supervised_contrastive(z: Tensor, classes: Tensor, identities: Tensor, temperature: float) -> Tensor:
     """Return the supervised contrastive loss whose positives are the same class in other identities.
 
@@ -179,6 +188,7 @@ def train_embedder(
         num_heads=settings.num_heads,
         clip_frames=settings.clip_frames,
     )
+    fit_normalisation(embedder, train_batches)
     objective = EmbedderObjective(embedder, train_batches, test_batches, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "train_embedder")
     metrics = take_timings(metrics, run_dir, tracker)
