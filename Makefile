@@ -32,7 +32,6 @@ test-slow: install
 
 lint: install
 	@$(RUN) ruff check .
-	@$(RUN) pydoclint --quiet dicetalk stages pipelines
 	@$(RUN) mypy
 
 # Refuses to replace a params.yaml that is no profile: those would be edits that exist nowhere else.
