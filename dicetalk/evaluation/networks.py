@@ -15,6 +15,7 @@ from dicetalk.evaluation.clips import resize
 from dicetalk.labels import EMOTIONS
 
 SIZE_PX = 64
+FACE_MARGIN_PX = 10  # `preprocess` leaves this much around the face box: hair, clothes, background
 
 
 def to_input(frames: np.ndarray, size_px: int = SIZE_PX) -> Tensor:
@@ -81,6 +82,8 @@ class FrameEmotionNet(nn.Module):
 class IdentityNet(nn.Module):
     """Who is it? Unit vectors whose cosine compares two faces, trained as a cosine softmax.
 
+    Only the middle of the crop is seen: clothes and background would give the person away without the face.
+
     Args:
         num_identities: training identities.
         feature_dim: length of the embedding.
@@ -99,7 +102,11 @@ class IdentityNet(nn.Module):
 
     def embed(self, frames: Tensor) -> Tensor:
         """Map `(frames, 3, 64, 64)` in [-1, 1] to unit vectors `(frames, feature_dim)`."""
-        return F.normalize(self.trunk(frames), dim=-1)
+        inner = slice(FACE_MARGIN_PX, SIZE_PX - FACE_MARGIN_PX)
+        face = F.interpolate(
+            frames[..., inner, inner], size=(SIZE_PX, SIZE_PX), mode="bilinear", align_corners=False
+        )
+        return F.normalize(self.trunk(face), dim=-1)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map `(frames, 3, 64, 64)` in [-1, 1] to logits `(frames, num_identities)`."""

@@ -26,7 +26,8 @@ from dicetalk.evaluation.syncnet import (
 from dicetalk.labels import EMOTIONS, LEVELS
 from dicetalk.training.augmentation import augment
 
-SKIN_TINT = 0.3  # the emotion network must not lean on the colours of a few training identities
+EMOTION_TINT = 0.3  # the emotion network must not lean on the colours of a few training identities
+IDENTITY_TINT = 0.1  # skin colour is evidence, exact hue is lighting
 LABEL_SMOOTHING = 0.05
 CLIPS_PER_BATCH, MIN_WINDOWS_PER_CLIP = 8, 2  # windows of one clip are each other's hard negatives
 MIN_SPACING_FRAMES = 2  # neighbouring windows share most of their frames and are no negatives
@@ -87,7 +88,7 @@ class EmotionObjective(FrameClassification):
                 f"No training clip shows {', '.join(missing)}; all eight emotions are needed."
             )
         torch.manual_seed(seed)
-        super().__init__("emotion", FrameEmotionNet(), classes, seed, SKIN_TINT, LABEL_SMOOTHING)
+        super().__init__("emotion", FrameEmotionNet(), classes, seed, EMOTION_TINT, LABEL_SMOOTHING)
         self.test_clips = [clip for clip in test_clips if clip.emotion is not None]
 
     def validate(self, step: int) -> dict[str, float]:
@@ -113,7 +114,7 @@ class IdentityObjective(FrameClassification):
         names = sorted({clip.identity for clip in train_clips})
         classes = [[clip for clip in train_clips if clip.identity == name] for name in names]
         torch.manual_seed(seed)
-        super().__init__("identity", IdentityNet(len(names)), classes, seed)
+        super().__init__("identity", IdentityNet(len(names)), classes, seed, IDENTITY_TINT)
         self.test_clips = test_clips
 
     def validate(self, step: int) -> dict[str, float]:
