@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from dicetalk.config import PretrainParams, config_hash
-from dicetalk.files import atomic_directory, atomic_path, sha256_file, write_json
+from dicetalk.config import PretrainParams, Training, config_hash
+from dicetalk.files import atomic_directory, atomic_path, write_json
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.training.autoencoder import AutoencoderObjective
 from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet
-from dicetalk.training.checkpoint import write_curves
-from dicetalk.training.loop import train
+from dicetalk.training.checkpoint import read_log, write_curves
+from dicetalk.training.loop import Objective, train
+
+MODEL_INDEX = {
+    "_class_name": "StableVideoDiffusionPipeline",
+    "vae": ["dicetalk.models.autoencoder", "PatchAutoencoder"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+}
 
 
 def run_clips(params: PretrainParams, work: Path) -> None:
@@ -34,6 +43,7 @@ def run_autoencoder(params: PretrainParams, work: Path) -> None:
     objective = autoencoder_objective(params, np.load(work / "clips.npy", mmap_mode="r"))
     run_dir = work / "runs" / f"autoencoder-{config_hash(params.clips, params.autoencoder)}"
     metrics = train(objective, params.autoencoder.training, run_dir, label="autoencoder")
+    # Training moved the latents a little away from zero mean and unit variance.
     objective.autoencoder.normalise_latents(objective.frames(np.random.default_rng(0), 2048))
     _save(work / "vae", objective.autoencoder, run_dir, metrics)
 
@@ -89,7 +99,7 @@ def backbone_objective(
 
 
 def run_export(params: PretrainParams, work: Path) -> None:
-    """Write the parts in half precision to `weights/`, in a diffusers pipeline's layout, with their hashes."""
+    """Write the parts in half precision to `weights/`, in the layout of a diffusers pipeline."""
     from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionModelWithProjection
 
@@ -108,8 +118,36 @@ def run_export(params: PretrainParams, work: Path) -> None:
             sigma_min=0.002,
             sigma_max=700.0,
         ).save_pretrained(folder / "scheduler")
-        hashes = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*.safetensors"))}
-        write_json(folder / "sha256.json", hashes)
+        write_json(folder / "model_index.json", MODEL_INDEX)
+        write_json(folder / "first_steps.json", first_steps(params))
+
+
+def first_steps(params: PretrainParams, num_clips: int = 80, num_steps: int = 2) -> dict[str, list[float]]:
+    """Return the losses of the recipe's first steps on its first clips: a fingerprint that shows when it changes.
+
+    Args:
+        params: the recipe; clips, seeds, sizes and batches are its own.
+        num_clips: how many clips to render; validation clips are the last of them.
+        num_steps: optimiser steps of the autoencoder and of the UNet.
+    """
+    from dicetalk.synthetic.pool import render_pool
+
+    clips = params.clips
+    frames = render_pool(num_clips, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, clips.seed, 1)
+    autoencoder = autoencoder_objective(params, frames)
+    losses = {"autoencoder": _losses(autoencoder, params.autoencoder.training, num_steps)}
+    unet = backbone_objective(params, frames, autoencoder.autoencoder.eval())
+    return losses | {"unet": _losses(unet, params.unet.training, num_steps)}
+
+
+def _losses(objective: Objective, settings: Training, num_steps: int) -> list[float]:
+    """Train for a few steps in a folder of their own and return the logged losses."""
+    short = settings.model_copy(
+        update={"num_steps": num_steps, "log_every_steps": 1, "threads": 1, "mixed_precision": "no"}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        train(objective, short, Path(folder), label="first steps")
+        return [line["loss"] for line in read_log(Path(folder)) if "loss" in line]
 
 
 def _save(folder: Path, module: nn.Module, run_dir: Path, metrics: dict[str, float]) -> None:

@@ -1,0 +1,82 @@
+"""The demo backbone: its recipe starts as recorded, and the shipped weights do what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dicetalk.config import load_pretrain_params
+from dicetalk.files import read_json, sha256_file
+from dicetalk.models.autoencoder import PatchAutoencoder
+from dicetalk.models.backbone import load_component
+from dicetalk.synthetic.pool import render_pool
+from dicetalk.training.autoencoder import to_images
+from dicetalk.training.backbone import BackboneObjective
+from dicetalk.training.pretraining import first_steps
+from dicetalk.weights import get
+
+UNSEEN_SEED = 987_654
+
+
+@pytest.fixture(scope="module")
+def recipe(repository: Path) -> Path:
+    return repository / "pretrained" / "demo-backbone"
+
+
+@pytest.fixture(scope="module")
+def unseen_clips(recipe: Path) -> np.ndarray:
+    clips = load_pretrain_params(recipe / "params.yaml").clips
+    return render_pool(24, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, UNSEEN_SEED, workers=1)
+
+
+def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
+    torch.set_num_threads(1)
+    measured = first_steps(load_pretrain_params(recipe / "params.yaml"))
+    recorded = read_json(recipe / "weights" / "first_steps.json")
+    assert measured.keys() == recorded.keys()
+    for part, losses in recorded.items():
+        assert measured[part] == pytest.approx(losses, rel=2e-3), part
+
+
+def test_shipped_files_are_the_registered_ones(recipe: Path):
+    for name, sha256 in get("demo-backbone").files.items():
+        assert sha256 and sha256_file(recipe / "weights" / name).startswith(sha256), name
+
+
+def test_weights_are_small_enough_for_the_repository(recipe: Path):
+    assert sum(path.stat().st_size for path in (recipe / "weights").rglob("*.safetensors")) < 10e6
+
+
+@torch.no_grad()
+def test_autoencoder_reconstructs_unseen_identities(recipe: Path, unseen_clips: np.ndarray):
+    autoencoder = load_component(recipe / "weights", "vae")
+    images = to_images(unseen_clips[:, 0])
+    error = (autoencoder(images).sample.clamp(-1, 1) - images).square().mean((1, 2, 3))
+    assert (10 * torch.log10(4 / error)).mean() > 26.0
+    start = PatchAutoencoder()
+    start.fit_linear(images)
+    linear_error = (start(images).sample.clamp(-1, 1) - images).square().mean((1, 2, 3))
+    assert error.mean() < 0.7 * linear_error.mean()  # clearly better than the linear map it started from
+
+
+@torch.no_grad()
+def test_unet_predicts_the_velocity_of_unseen_identities(recipe: Path, unseen_clips: np.ndarray):
+    weights = recipe / "weights"
+    settings = load_pretrain_params(recipe / "params.yaml").unet
+    objective = BackboneObjective(
+        unseen_clips,
+        load_component(weights, "vae"),
+        num_validation=len(unseen_clips),
+        num_frames=settings.num_frames,
+        sigma_log_mean=settings.sigma_log_mean,
+        sigma_log_std=settings.sigma_log_std,
+        seed=0,
+        unet=load_component(weights, "unet"),
+        image_encoder=load_component(weights, "image_encoder"),
+    )
+    torch.manual_seed(0)
+    losses = objective.validate(0)
+    assert all(loss < 0.4 for loss in losses.values()), losses  # an untrained UNet is at 1.0
