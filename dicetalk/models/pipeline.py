@@ -13,6 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+import dicetalk.models.autoencoder  # noqa: F401  `from_pretrained` finds classes in imported modules only
 from dicetalk.errors import DicetalkError
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.emotion import EmotionModel
@@ -208,7 +209,8 @@ class DiceTalkPipeline(DiffusionPipeline):
         if isinstance(image, torch.Tensor):
             return image
         images = [image] if isinstance(image, Image.Image) else image
-        sizes = [model_size(*item.size, self.config.image_size, self.config.size_multiple) for item in images]
+        short_side, multiple = self.config.image_size, self.config.size_multiple
+        sizes = [model_size(item.width, item.height, short_side, multiple) for item in images]
         if len(set(sizes)) > 1:
             raise DicetalkError(
                 f"Portraits of one batch must have one size; these resize to {sorted(set(sizes))}."
