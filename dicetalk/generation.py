@@ -224,12 +224,15 @@ def prior_of_video(model: TalkingModel, path: Path) -> np.ndarray:
 
     min_score = model.settings["min_face_score"]
     tracker = FaceTracker(FaceDetector(min_score), FaceMesh(), min_score)
-    faces = [tracker.update(frame) for frame in read_video(path, model.settings["fps"])]
-    if any(face is None for face in faces):
-        raise DicetalkError(
-            f"{path}: frame {faces.index(None)} shows no face; cut the video to where one is visible."
-        )
-    expression = expression_features(np.stack([face.landmarks[MEDIAPIPE_TO_68, :2] for face in faces]))
+    landmarks = []
+    for number, frame in enumerate(read_video(path, model.settings["fps"])):
+        face = tracker.update(frame)
+        if face is None:
+            raise DicetalkError(
+                f"{path}: frame {number} shows no face; cut the video to where one is visible."
+            )
+        landmarks.append(face.landmarks[MEDIAPIPE_TO_68, :2])
+    expression = expression_features(np.stack(landmarks))
     speech = None
     if probe(path).has_audio:
         speech = torch.from_numpy(model.speech.encode(read_audio(path, SAMPLE_RATE_HZ))).float()

@@ -123,7 +123,7 @@ def encode_set(processed: Path, encoder: ClipEncoder, run_dir: Path, output: Pat
         target = run_dir / names[name]
         if target.is_file():
             continue
-        tensors = {}
+        tensors: dict[str, np.ndarray] = {}
         for sample in read_samples(processed / name):
             encoded = encoder.encode(sample.frames(), sample.audio(), sample.landmarks())
             tensors |= {f"{sample.clip_id}/{key}": values for key, values in encoded.items()}

@@ -83,7 +83,7 @@ def _add_video(
     container: av.container.OutputContainer, shape: tuple[int, ...], fps: float, crf: float, pixel_format: str
 ) -> av.VideoStream:
     height, width = shape[:2]
-    # Same bytes for same frames: x264's output depends on how many threads it uses, and macroblock trees on timing.
+    # Same bytes for same frames: x264's output depends on its number of threads, macroblock trees on timing.
     options = {"crf": str(crf), "preset": "medium", "threads": "1", "mbtree": "0", "flags": "+bitexact"}
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, pixel_format

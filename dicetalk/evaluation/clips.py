@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ def load_processed(folders: Iterable[Path], split: str, size_px: int) -> list[Cl
     return clips
 
 
-def samples_of(folder: Path, split: str, clip_ids: Collection[str]) -> dict[str, Callable[[], Clip]]:
+def samples_of(folder: Path, split: str, clip_ids: Collection[str]) -> Mapping[str, Callable[[], Clip]]:
     """Return functions that decode the wanted clips of a processed data set.
 
     Raises:

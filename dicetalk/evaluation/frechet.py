@@ -6,6 +6,8 @@ here (`fd_image`, `fd_video`), because the numbers do not compare.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +48,7 @@ class Moments:
         return mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
 
 
-def weighted_sum(moments: list[Moments], weights: np.ndarray) -> Moments:
+def weighted_sum(moments: Sequence[Moments], weights: np.ndarray) -> Moments:
     """Return the moments of a set that holds clip i `weights[i]` times."""
     return Moments(
         float(np.dot(weights, [item.count for item in moments])),

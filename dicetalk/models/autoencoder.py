@@ -1,8 +1,9 @@
 """The demo backbone's image autoencoder: a linear patch transform that small convolutions refine.
 
-A convolutional autoencoder trained for minutes gets the colours of unseen faces wrong, while a linear map of patches is
-right at once but soft. Here the linear path carries colour and layout, and zero-initialised convolutions add the rest.
-Same interface as diffusers' `AutoencoderKL`, so the pipeline takes either. The paper profile uses SVD's autoencoder.
+A convolutional autoencoder trained for minutes gets the colours of unseen faces wrong, while a linear map of
+patches is right at once but soft. Here the linear path carries colour and layout, and zero-initialised
+convolutions add the rest. Same interface as diffusers' `AutoencoderKL`, so the pipeline takes either. The
+paper profile uses SVD's autoencoder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 
 class PointDistribution:
-    """A latent distribution without variance, `DiagonalGaussianDistribution`'s interface for a deterministic encoder."""
+    """A latent distribution without variance: the interface of `DiagonalGaussianDistribution`."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
@@ -52,7 +53,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     Args:
         latent_channels: numbers per patch; 16 linear components keep about 27 dB on drawn faces.
         channels: widths of the refining convolutions at 1/2, 1/4 and 1/8 resolution.
-        scaling_factor: latents are multiplied by it for diffusion, as in diffusers; 1 because latents are normalised.
+        scaling_factor: latents are multiplied by it for diffusion, as in diffusers; 1 because latents are
+            normalised.
     """
 
     patch_size = 8
@@ -110,28 +112,33 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit_linear(self, images: Tensor) -> None:
-        """Start the linear path from the principal components of the patches of `images` `(batch, 3, height, width)`.
+        """Start the linear path from the principal components of the patches of images.
 
-        Components are divided by the square root of their standard deviation: halfway to white, so that brightness and
-        colour, which the eye judges first, keep more weight in the diffusion loss than fine detail.
+        Components are divided by the square root of their standard deviation: halfway to white, so that
+        brightness and colour, which the eye judges first, keep more weight in the diffusion loss than fine
+        detail.
+
+        Args:
+            images: `(batch, 3, height, width)` in [-1, 1].
         """
-        patches = F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2).flatten(0, 1).double()
+        patches = F.unfold(images, self.patch_size, stride=self.patch_size)
+        patches = patches.transpose(1, 2).flatten(0, 1).double()
         mean = patches.mean(0)
         variance, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         order = variance.argsort(descending=True)[: self.config.latent_channels]
-        # The sign of an eigenvector is arbitrary and differs between libraries: make its largest entry positive.
+        # The sign of an eigenvector is arbitrary, and libraries differ: make its largest entry positive.
         basis = vectors[:, order]
         basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
         scale = variance[order].clamp_min(1e-8) ** 0.25
         self.patch_in.weight.copy_((basis / scale).T.reshape(self.patch_in.weight.shape))
         self.patch_in.bias.copy_(-(mean @ basis) / scale)
         self.patch_out.weight.copy_((basis * scale).T.reshape(self.patch_out.weight.shape))
-        # The mean patch differs per pixel but a transposed convolution has one bias per colour: keep that much of it.
+        # The mean patch differs per pixel, but a transposed convolution has one bias per colour: keep that.
         self.patch_out.bias.copy_(mean.reshape(3, -1).mean(1))
 
     @torch.no_grad()
     def normalise_latents(self, images: Tensor) -> None:
-        """Set the latent statistics so that latents of `images` have zero channel means and a common variance of 1."""
+        """Set the statistics so that latents of `images` have zero channel means and common variance 1."""
         latents = self.encode(images).latent_dist.mode() * self.latent_std + self.latent_mean
         self.latent_mean.copy_(latents.mean((0, 2, 3), keepdim=True))
         self.latent_std.fill_((latents - self.latent_mean).square().mean().sqrt().item())

@@ -56,7 +56,7 @@ class ModalityEncoder(nn.Module):
     def fit_normalisation(self, features: torch.Tensor) -> None:
         """Standardise inputs as `features` `(rows, in_features)` are distributed.
 
-        What an emotion changes of a face is small beside its mean shape: without this, training finds nothing.
+        What an emotion changes of a face is small beside its mean shape; without this, training finds none.
         """
         self.mean.copy_(features.mean(0))
         self.std.copy_(features.std(0).clamp_min(1e-3))
@@ -138,11 +138,12 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         Returns:
             The Gaussian of each clip.
         """
-        if speech is None and expression is None:
+        given = expression if speech is None else speech
+        if given is None:
             raise ValueError("The embedder needs speech, expression or both.")
 
         # 1. Each modality by itself
-        batch = len(expression if speech is None else speech)
+        batch = len(given)
         if speech is not None:
             heard = self.speech(per_frame_speech(speech), speech_present)
         else:
@@ -192,7 +193,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
 
 
 def per_frame_speech(speech: torch.Tensor) -> torch.Tensor:
-    """Join the speech tokens of each video frame: `(batch, 2 * frames, layers, channels)` to `(batch, frames, features)`."""
+    """Join the tokens of a video frame: `(batch, 2 * frames, layers, channels)` to `(batch, frames, dim)`."""
     return speech.flatten(2).unflatten(1, (-1, SPEECH_TOKENS_PER_FRAME)).flatten(2)
 
 

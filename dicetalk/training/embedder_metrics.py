@@ -21,13 +21,11 @@ def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: Encod
     """Measure an embedder on identities it was not trained on.
 
     Returns:
-        - `class_accuracy`, `emotion_accuracy`: of linear probes fitted on the training identities and
-        scored on the
-          held-out ones, from audio, video, both, and from the plain input features (`features`), with
+        - `class_accuracy`, `emotion_accuracy`: of linear probes fitted on the training identities and scored
+          on the held-out ones, from audio, video, both, and from the plain input features (`features`), with
           `chance`;
         - `identity_accuracy`: of linear probes that name the training identity, fitted on one half of the
-        classes and
-          scored on the other, from `mu` and from the plain features, with `chance`;
+          classes and scored on the other, from `mu` and from the plain features, with `chance`;
         - `clustering_strength`: per emotion on the held-out identities, see that function.
     """
     sides = {"train": train, "test": test}
@@ -35,8 +33,11 @@ def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: Encod
     emotions = {
         side: _labels(clips, lambda emotion, _: emotion_index(emotion)) for side, clips in sides.items()
     }
-    vectors = {name: [embed_clips(embedder, clips, name) for clips in sides.values()] for name in MODALITIES}
-    inputs: dict[str, list[np.ndarray]] = {**vectors, "features": [plain_features(c) for c in sides.values()]}
+    vectors = {
+        str(name): (embed_clips(embedder, train, name), embed_clips(embedder, test, name))
+        for name in MODALITIES
+    }
+    inputs = {**vectors, "features": (plain_features(train), plain_features(test))}
 
     identities = np.unique(train.table["identity"].to_numpy(str), return_inverse=True)[1]
     even = classes["train"] % 2 == 0

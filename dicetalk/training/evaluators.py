@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dicetalk.config import Evaluators, config_hash
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Clip, load_processed
@@ -88,6 +86,6 @@ def _fingerprint(clips: Sequence[Clip]) -> int:
     checksum = 0
     for clip in clips:
         checksum = zlib.crc32(f"{clip.clip_id} {clip.identity} {clip.emotion}".encode(), checksum)
-        checksum = zlib.crc32(np.ascontiguousarray(clip.frames), checksum)
-        checksum = zlib.crc32(np.ascontiguousarray(clip.audio), checksum)
+        checksum = zlib.crc32(clip.frames.tobytes(), checksum)
+        checksum = zlib.crc32(clip.audio.tobytes(), checksum)
     return checksum
