@@ -13,8 +13,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-import dicetalk.models.autoencoder  # noqa: F401  `from_pretrained` finds classes in imported modules only
 from dicetalk.errors import DicetalkError
+from dicetalk.models import autoencoder  # noqa: F401  # diffusers loads only classes of imported modules
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.guidance import Guidance, Scale
