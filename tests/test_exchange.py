@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,8 @@ def test_import_never_replaces_a_folder(model: Path, tmp_path: Path) -> None:
 def test_export_of_something_else_says_how_to_get_a_model(tmp_path: Path) -> None:
     with pytest.raises(DicetalkError, match="dvc repro train_diffusion"):
         export_model(tmp_path, tmp_path / "out")
+
+
+def test_a_model_loads_in_a_process_that_has_imported_nothing_else(model: Path) -> None:
+    code = f"from dicetalk.generation import load_model; load_model({str(model)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
