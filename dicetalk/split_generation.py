@@ -85,6 +85,13 @@ def generate_test_split(
     return {SYSTEMS[mode]: sum(job.manifest["mode"] == mode for job in jobs) for mode in settings.modes}
 
 
+def example_videos(output: Path) -> list[Path]:
+    """Return one video of mode P per emotion, at its highest level, of the first identity: what a run looks like."""
+    manifest = pd.read_parquet(output / "manifest.parquet")
+    ours = manifest[manifest["system"] == SYSTEMS["P"]].sort_values(["level", "identity"], ascending=[False, True])
+    return [output / path for path in ours.groupby("emotion")["video_path"].first()]
+
+
 def plan_jobs(test: EncodedClips, train: EncodedClips, settings: Generate, frame_stride: int) -> list[Job]:
     """Return one job per mode and chosen clip, with its reference image and, in mode V, video.
 

@@ -10,20 +10,24 @@ from stages import run
 
 MODEL = Path("models/dicetalk")
 ENCODED, PROCESSED = Path("data/encoded/mead"), Path("data/processed/mead")
+OUTPUT = Path("outputs/generated")
 
 
 def main() -> None:
     """Read `generate` and write `outputs/generated/`."""
-    settings = load_params().generate
+    params = load_params()
+    settings = params.generate
 
     from dicetalk.generation import load_model
-    from dicetalk.split_generation import generate_test_split
+    from dicetalk.split_generation import example_videos, generate_test_split
+    from dicetalk.tracking import stage_run
 
     inputs = [*sorted(MODEL.rglob("*.safetensors")), ENCODED / "clips.parquet"]
     run_dir = Path(f"runs/generate-{config_hash(settings, [sha256_file(path) for path in inputs])}")
-    videos = generate_test_split(
-        load_model(MODEL), ENCODED, PROCESSED, settings, run_dir, Path("outputs/generated")
-    )
+    with stage_run("generate", params.tracking, settings) as tracker:
+        videos = generate_test_split(load_model(MODEL), ENCODED, PROCESSED, settings, run_dir, OUTPUT)
+        for path in example_videos(OUTPUT):
+            tracker.log_image(path)
     write_json(Path("metrics/generate.json"), {"videos": videos})
 
 
