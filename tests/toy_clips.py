@@ -31,5 +31,5 @@ def toy_clip(identity: int, emotion: str, take: int = 1, num_frames: int = 36) -
 
 
 def toy_clips() -> list[Clip]:
-    """Four identities, eight emotions."""
-    return [toy_clip(identity, emotion) for identity in range(4) for emotion in EMOTIONS]
+    """Eight identities, eight emotions."""
+    return [toy_clip(identity, emotion) for identity in range(8) for emotion in EMOTIONS]

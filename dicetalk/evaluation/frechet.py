@@ -7,7 +7,6 @@ here (`fd_image`, `fd_video`), because the numbers do not compare.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from dicetalk.evaluation.emotion import SCORED_EMOTIONS, is_correct, target_prob
 from dicetalk.evaluation.frechet import Moments, frechet_distance, weighted_sum
 from dicetalk.evaluation.identity import face_similarity
 from dicetalk.evaluation.landmarks import mouth_distance
-from dicetalk.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_statistic, rng_for
+from dicetalk.evaluation.statistics import Estimate, bootstrap_mean, jackknife_statistic, rng_for
 from dicetalk.evaluation.sync import sync_score
 from dicetalk.evaluation.systems import Trial
 from dicetalk.labels import NEUTRAL
@@ -89,10 +90,8 @@ def estimate_system(rows: pd.DataFrame, settings: Evaluate) -> tuple[dict[str, E
     return estimates, skipped
 
 
-def estimate_frechet(
-    metric: str, system: str, pairs: Sequence[tuple[Moments, Moments]], settings: Evaluate
-) -> Estimate:
-    """Estimate the distance between two sets of clips, given as pairs that are resampled together.
+def estimate_frechet(pairs: Sequence[tuple[Moments, Moments]]) -> Estimate:
+    """Estimate the distance between two sets of clips, given as pairs that are left out together.
 
     Raises:
         DicetalkError: when there are too few clips for an interval.
@@ -100,12 +99,11 @@ def estimate_frechet(
     if len(pairs) < MIN_CLIPS_FRECHET:
         raise DicetalkError(f"a Fréchet distance needs {MIN_CLIPS_FRECHET} clips, found {len(pairs)}")
     left, right = zip(*pairs, strict=True)
-    return bootstrap_statistic(
+    estimate = jackknife_statistic(
         lambda weights: frechet_distance(weighted_sum(left, weights), weighted_sum(right, weights)),
         len(pairs),
-        rng_for(settings.seed, system, metric),
-        settings.bootstrap_samples,
     )
+    return replace(estimate, low=max(estimate.low, 0.0))  # no distance is negative
 
 
 def frechet_pairs(trials: Sequence[Trial], part: str) -> list[tuple[Moments, Moments]]:

@@ -163,7 +163,7 @@ class Session:
             system, metric = key
             try:
                 pairs = frechet_pairs(trials[system], FRECHET_PARTS[metric])
-                return estimate_frechet(metric, system, pairs, self.settings)
+                return estimate_frechet(pairs)
             except DicetalkError as error:
                 return error
 

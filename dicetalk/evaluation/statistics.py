@@ -65,10 +65,10 @@ def bootstrap_mean(
 
 
 def jackknife_statistic(statistic: Callable[[np.ndarray], float], num_clips: int) -> Estimate:
-    """Estimate a smooth statistic of a set of clips, with a normal interval from leaving out one clip at a time.
+    """Estimate a smooth statistic of a set of clips, with the interval of leaving out one clip at a time.
 
-    For distances between distributions, which a bootstrap inflates: a clip drawn twice adds no spread, so that
-    most resamples, and with them the percentile interval, lie above the estimate.
+    For distances between distributions, which a bootstrap inflates: a clip drawn twice adds no spread, so
+    that most resamples, and with them the percentile interval, lie above the estimate.
 
     Args:
         statistic: maps how often each clip is in the set, `(num_clips,)`, to a number.

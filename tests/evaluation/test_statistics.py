@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.statistics import bootstrap_mean, bootstrap_statistic, rng_for
+from dicetalk.evaluation.frechet import Moments
+from dicetalk.evaluation.scores import estimate_frechet
+from dicetalk.evaluation.statistics import bootstrap_mean, jackknife_statistic, rng_for
 
 
 def test_interval_of_a_mean_matches_theory():
@@ -39,13 +41,25 @@ def test_same_names_same_numbers_other_names_other_numbers():
     assert first != bootstrap_mean(values, rng_for(3, "real", "lmd"), 50)
 
 
-def test_statistic_of_resampled_clips():
+def test_jackknife_of_a_mean_is_its_standard_error():
     values = np.random.default_rng(4).normal(size=50)
-    estimate = bootstrap_statistic(lambda w: float(w @ values / w.sum()), 50, rng_for(0), 2000)
-    mean = bootstrap_mean(values, rng_for(0), 2000)
-    assert estimate.value == pytest.approx(mean.value)
-    assert estimate.low == pytest.approx(mean.low, abs=0.05)
-    assert estimate.high == pytest.approx(mean.high, abs=0.05)
+    estimate = jackknife_statistic(lambda weights: float(weights @ values / weights.sum()), 50)
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.high - estimate.value == pytest.approx(1.96 * values.std(ddof=1) / np.sqrt(50))
+    assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value)
+
+
+def test_jackknife_interval_of_a_frechet_distance_covers_the_truth():
+    """Two Gaussians one apart in each of 4 dimensions: the distance is 4."""
+    hits = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        left = [Moments.of(rng.standard_normal((8, 4))) for _ in range(30)]
+        right = [Moments.of(rng.standard_normal((8, 4)) + 1) for _ in range(30)]
+        estimate = estimate_frechet(list(zip(left, right, strict=True)))
+        assert estimate.low <= estimate.value <= estimate.high
+        hits += estimate.low <= 4.0 <= estimate.high
+    assert hits >= 17
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")]])
