@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from dicetalk.errors import DicetalkError
+from dicetalk.models import autoencoder  # noqa: F401  # diffusers loads only classes of imported modules
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.guidance import Guidance, Scale
