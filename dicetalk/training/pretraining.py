@@ -32,7 +32,13 @@ def run_clips(params: PretrainParams, work: Path) -> None:
 
     clips = params.clips
     frames = render_pool(
-        clips.num_clips, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, clips.seed, clips.workers
+        clips.num_clips,
+        clips.num_frames,
+        clips.fps,
+        clips.size_px,
+        clips.crop_margin,
+        clips.seed,
+        clips.workers,
     )
     with atomic_path(work / "clips.npy") as temporary:
         np.save(temporary, frames)
@@ -105,7 +111,9 @@ def run_export(params: PretrainParams, work: Path) -> None:
 
     with atomic_directory(Path("weights")) as folder:
         PatchAutoencoder.from_pretrained(work / "vae").half().save_pretrained(folder / "vae")
-        UNetSpatioTemporalConditionModel.from_pretrained(work / "unet").half().save_pretrained(folder / "unet")
+        UNetSpatioTemporalConditionModel.from_pretrained(work / "unet").half().save_pretrained(
+            folder / "unet"
+        )
         CLIPVisionModelWithProjection.from_pretrained(work / "image_encoder").half().save_pretrained(
             folder / "image_encoder"
         )
@@ -123,7 +131,7 @@ def run_export(params: PretrainParams, work: Path) -> None:
 
 
 def first_steps(params: PretrainParams, num_clips: int = 80, num_steps: int = 2) -> dict[str, list[float]]:
-    """Return the losses of the recipe's first steps on its first clips: a fingerprint that shows when it changes.
+    """Return the losses of the recipe's first steps on its first clips: a fingerprint that shows changes.
 
     Args:
         params: the recipe; clips, seeds, sizes and batches are its own.
@@ -133,7 +141,9 @@ def first_steps(params: PretrainParams, num_clips: int = 80, num_steps: int = 2)
     from dicetalk.synthetic.pool import render_pool
 
     clips = params.clips
-    frames = render_pool(num_clips, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, clips.seed, 1)
+    frames = render_pool(
+        num_clips, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, clips.seed, 1
+    )
     autoencoder = autoencoder_objective(params, frames)
     losses = {"autoencoder": _losses(autoencoder, params.autoencoder.training, num_steps)}
     unet = backbone_objective(params, frames, autoencoder.autoencoder.eval())
@@ -152,6 +162,6 @@ def _losses(objective: Objective, settings: Training, num_steps: int) -> list[fl
 
 def _save(folder: Path, module: nn.Module, run_dir: Path, metrics: dict[str, float]) -> None:
     with atomic_directory(folder) as temporary:
-        module.save_pretrained(temporary)  # type: ignore[operator]
+        module.save_pretrained(temporary)
         write_curves(run_dir, temporary / "curves.csv")
         write_json(temporary / "metrics.json", metrics)

@@ -29,7 +29,9 @@ def recipe(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def unseen_clips(recipe: Path) -> np.ndarray:
     clips = load_pretrain_params(recipe / "params.yaml").clips
-    return render_pool(24, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, UNSEEN_SEED, workers=1)
+    return render_pool(
+        24, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, UNSEEN_SEED, workers=1
+    )
 
 
 def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
