@@ -86,9 +86,11 @@ def generate_test_split(
 
 
 def example_videos(output: Path) -> list[Path]:
-    """Return one video of mode P per emotion, at its highest level, of the first identity: what a run looks like."""
+    """Return one video of mode P per emotion, at its highest level, of the first identity."""
     manifest = pd.read_parquet(output / "manifest.parquet")
-    ours = manifest[manifest["system"] == SYSTEMS["P"]].sort_values(["level", "identity"], ascending=[False, True])
+    ours = manifest[manifest["system"] == SYSTEMS["P"]].sort_values(
+        ["level", "identity"], ascending=[False, True]
+    )
     return [output / path for path in ours.groupby("emotion")["video_path"].first()]
 
 
