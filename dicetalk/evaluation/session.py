@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from dicetalk import weights
 from dicetalk.config import Evaluate
@@ -62,6 +64,7 @@ class Session:
 
     def __init__(self, evaluators: Path, settings: Evaluate) -> None:
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
         self.settings = settings
         self.protocol = load_protocol(settings.protocol)
         self.networks = load_networks(evaluators)
@@ -202,5 +205,5 @@ class Session:
         self, function: Callable[[Any], Any], items: Sequence[Any], label: str
     ) -> Iterator[tuple[Any, Any]]:
         """Yield `(item, function(item))` in order, computed by `settings.threads` threads."""
-        with ThreadPoolExecutor(self.settings.threads) as pool:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.settings.threads) as pool:
             yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)

@@ -89,22 +89,20 @@ class EmotionObjective(FrameClassification):
             )
         torch.manual_seed(seed)
         super().__init__("emotion", FrameEmotionNet(), classes, seed, EMOTION_TINT, LABEL_SMOOTHING)
-        self.test_clips = [clip for clip in test_clips if clip.emotion is not None]
+        self.labelled = [(clip, clip.emotion) for clip in test_clips if clip.emotion is not None]
 
     def validate(self, step: int) -> dict[str, float]:
         """Return the accuracy on held-out videos, over all and per level."""
-        logits = [self.network(normalise(_strided(clip))).numpy() for clip in self.test_clips]
-        correct = np.array(
-            [
-                is_correct(video_probabilities(item), clip.emotion)
-                for item, clip in zip(logits, self.test_clips, strict=True)
-            ]
-        )
-        levels = np.array([clip.level for clip in self.test_clips])
+        correct = np.array([self._recognises(clip, emotion) for clip, emotion in self.labelled])
+        levels = np.array([clip.level for clip, _ in self.labelled])
         per_level = {
             f"accuracy_level_{k}": correct[levels == k].mean() for k in LEVELS if (levels == k).any()
         }
         return {name: float(value) for name, value in {"accuracy": correct.mean(), **per_level}.items()}
+
+    def _recognises(self, clip: Clip, emotion: str) -> bool:
+        frames = normalise(torch.from_numpy(clip.frames[::VALIDATION_STRIDE]))
+        return is_correct(video_probabilities(self.network(frames).numpy()), emotion)
 
 
 class IdentityObjective(FrameClassification):
@@ -193,8 +191,4 @@ class SyncObjective:
 
 
 def _choose(rng: np.random.Generator, items: Sequence[Any] | np.ndarray) -> Any:
-    return items[rng.integers(len(items))]
-
-
-def _strided(clip: Clip) -> Tensor:
-    return torch.from_numpy(clip.frames[::VALIDATION_STRIDE])
+    return items[int(rng.integers(len(items)))]
