@@ -18,6 +18,7 @@ from dicetalk.data.encode import ClipEncoder, encode_set
 from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import LogMelSpeech
 from dicetalk.errors import DicetalkError
+from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.preprocessing import CLIP_MEAN, CLIP_STD
 
 
@@ -132,3 +133,19 @@ def test_finished_shards_are_not_encoded_again(encoder: ClipEncoder, processed: 
     (run_dir / "shard-000001.safetensors").unlink()
     with pytest.raises(AttributeError):
         encode_set(processed, encoder, run_dir, output)
+
+
+def test_stored_latents_are_those_of_the_autoencoder(
+    processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Convolutions of channels-last pictures give channels-last latents, which must not be stored as they lie."""
+    torch.manual_seed(0)
+    vae = PatchAutoencoder(latent_channels=4, channels=(4, 4, 4)).eval()
+    frames = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    monkeypatch.setattr(FakeSample, "frames", lambda self: frames)
+    encoder = ClipEncoder(vae, MeanColour(), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5)
+    encode_set(processed, encoder, tmp_path / "run", tmp_path / "encoded" / "mead")
+    stored = EncodedClips([tmp_path / "encoded" / "mead"]).read(0, "latents")
+    with torch.no_grad():
+        expected = vae.encode(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    np.testing.assert_allclose(stored, expected.latent_dist.mode().numpy(), atol=2e-3)
