@@ -126,7 +126,7 @@ def encode_set(processed: Path, encoder: ClipEncoder, run_dir: Path, output: Pat
         tensors: dict[str, np.ndarray] = {}
         for sample in read_samples(processed / name):
             encoded = encoder.encode(sample.frames(), sample.audio(), sample.landmarks())
-            # safetensors writes memory as it lies, whatever the strides say: channels-last latents would be scrambled.
+            # safetensors writes memory as it lies, whatever the strides: channels-last latents get scrambled.
             tensors |= {f"{sample.clip_id}/{key}": np.ascontiguousarray(v) for key, v in encoded.items()}
         with atomic_path(target) as temporary:
             save_file(tensors, temporary)

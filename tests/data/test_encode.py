@@ -138,7 +138,7 @@ def test_finished_shards_are_not_encoded_again(encoder: ClipEncoder, processed: 
 def test_stored_latents_are_those_of_the_autoencoder(
     processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Convolutions of channels-last pictures give channels-last latents, which must not be stored as they lie."""
+    """Channels-last pictures give channels-last latents, which must not be stored as they lie."""
     torch.manual_seed(0)
     vae = PatchAutoencoder(latent_channels=4, channels=(4, 4, 4)).eval()
     frames = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
