@@ -35,6 +35,7 @@ from dicetalk.evaluation.systems import (
 from dicetalk.files import sha256_file
 from dicetalk.progress import track
 
+DERIVED_SYSTEMS = ("wrong_audio", "wrong_emotion")  # the same videos as `ours`, whose failures are listed
 FRECHET_PARTS = {"fd_image": "image", "fd_video": "video"}
 
 
@@ -155,7 +156,7 @@ class Session:
         for trial in trials:
             row, problem = score_trial(trial, self.settings.max_shift_frames)
             rows.append(row)
-            if problem is not None:
+            if problem is not None and trial.system not in DERIVED_SYSTEMS:
                 self.fail(trial.system, trial.real.clip_id, problem, metric="lmd")
         return rows
 
