@@ -73,6 +73,14 @@ def generate(
 
     Example: `dicetalk generate --image me.jpg --audio hello.wav --emotion happy --level 3 --out hello.mp4`
     """
+    from dicetalk.errors import DicetalkError
+    from dicetalk.labels import class_index
+
+    # Before a model is loaded, which can take a minute.
+    if out.suffix != ".mp4":
+        raise DicetalkError(f"--out {out}: expected a name that ends in .mp4.")
+    if emotion is not None:
+        class_index(emotion, level)
     from dicetalk.config import Generate
     from dicetalk.generation import generate_one, load_model
 
@@ -155,18 +163,21 @@ def evaluate(
 def _print_metrics(report: dict[str, Any]) -> None:
     """Print the content of `metrics/evaluate.json` as a table, one column per system."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     systems = report["systems"]
-    table = Table("metric", "network", *systems, box=None, pad_edge=False)
+    table = Table(Column("metric", no_wrap=True), *systems, box=None, pad_edge=False)
     for metric in dict.fromkeys(metric for values in systems.values() for metric in values):
         cells = []
         for values in systems.values():
             entry = values.get(metric)
             low, high = entry["ci95"] if entry else (None, None)
             cells.append(f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]" if entry else "")
-        table.add_row(metric, report["networks"].get(metric, {}).get("name", ""), *cells)
-    Console().print(table)
+        table.add_row(metric, *cells)
+    console = Console()
+    console.print(table)
+    for metric, network in report["networks"].items():
+        console.print(f"{metric}: {network['name']}", style="dim")
 
 
 @app.command()

@@ -76,6 +76,24 @@ def test_generate_refuses_a_missing_picture_before_loading_anything(tmp_path: Pa
     assert "no.png" in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--emotion", "happpy"], "Unknown emotion 'happpy'"),
+        (["--emotion", "neutral", "--level", "3"], "not 3"),
+        (["--out", "x.txt"], ".mp4"),
+    ],
+)
+def test_generate_refuses_a_wrong_option_before_loading_anything(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    file = tmp_path / "any"
+    file.touch()
+    given = ["generate", "--image", str(file), "--audio", str(file), "--out", "x.mp4", "--model", "absent"]
+    result = runner.invoke(app, [*given, *arguments])
+    assert result.exit_code == 1 and message in str(result.exception)
+
+
 def test_preprocess_does_not_replace_a_folder_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
