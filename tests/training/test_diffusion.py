@@ -94,7 +94,7 @@ def test_a_perfect_velocity_has_no_error(objective: DiffusionObjective, monkeypa
 
 def test_every_parameter_that_trains_gets_a_gradient(objective: DiffusionObjective):
     groups = objective.parameter_groups(1.0)
-    assert [group["lr"] for group in groups] == [1.0, 2.0]
+    assert [group["lr"] for group in groups] == [1.0, objective.settings.adapter_lr_scale]
     grouped = [id(p) for group in groups for p in group["params"]]
     trainable = {id(p) for m in objective.modules.values() for p in m.parameters() if p.requires_grad}
     assert len(grouped) == len(set(grouped)) and set(grouped) == trainable
