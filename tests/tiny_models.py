@@ -31,7 +31,11 @@ def tiny_params(repository: Path, **training: object) -> Params:
     }
     diffusion = params.train_diffusion
     diffusion = diffusion.model_copy(
-        update={"num_frames": 4, "training": diffusion.training.model_copy(update=steps | training)}
+        update={
+            "num_frames": 4,
+            "discrimination_max_sigma": 1e6,  # batches are so small that none might be below a real limit
+            "training": diffusion.training.model_copy(update=steps | training),
+        }
     )
     return params.model_copy(update={"train_diffusion": diffusion})
 
