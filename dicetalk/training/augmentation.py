@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_SHIFT = 0.06  # of half the crop's side, about 2 px of 64
-MAX_ZOOM = 0.05
+MAX_STRETCH = 0.08  # of width and height apart: faces differ in shape as well
 MAX_ROTATION = 0.05  # radians
 MAX_BRIGHTNESS, MAX_CONTRAST = 0.2, 0.25
 MAX_NOISE = 0.04
 
 
 def augment(frames: Tensor, tint: float = 0.0) -> Tensor:
-    """Shift, zoom, rotate, recolour, soften and disturb frames; the same way for all frames of a window.
+    """Shift, stretch, rotate, recolour, soften and disturb frames; the same way for all frames of a window.
 
     Draws from torch's global generator, which the training loop seeds for every step.
 
@@ -41,11 +41,11 @@ def _uniform(frames: Tensor, low: float, high: float) -> Tensor:
 
 def _move(frames: Tensor) -> Tensor:
     batch = len(frames)
-    angle, zoom, x, y = (
-        limit * (2 * torch.rand(batch) - 1) for limit in (MAX_ROTATION, MAX_ZOOM, MAX_SHIFT, MAX_SHIFT)
-    )
-    cos, sin = torch.cos(angle) * (1 + zoom), torch.sin(angle) * (1 + zoom)
-    matrices = torch.stack([torch.stack([cos, -sin, x], dim=1), torch.stack([sin, cos, y], dim=1)], dim=1)
+    limits = (MAX_ROTATION, MAX_STRETCH, MAX_STRETCH, MAX_SHIFT, MAX_SHIFT)
+    angle, wider, taller, x, y = (limit * (2 * torch.rand(batch) - 1) for limit in limits)
+    cos, sin, wider, taller = torch.cos(angle), torch.sin(angle), 1 + wider, 1 + taller
+    rows = (torch.stack([cos * wider, -sin * taller, x], 1), torch.stack([sin * wider, cos * taller, y], 1))
+    matrices = torch.stack(rows, dim=1)
     stacked = frames.flatten(1, 2)  # frames of a window move together
     grid = F.affine_grid(matrices, list(stacked.shape), align_corners=False)
     moved = F.grid_sample(stacked, grid, padding_mode="border", align_corners=False)

@@ -65,7 +65,7 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     pipeline = DiceTalkPipeline(
         vae=vae,
         image_encoder=load_component(models / "backbone", "image_encoder"),
-        unet=DiceTalkUNet.from_svd(load_component(models / "backbone", "unet")),
+        unet=_unet(params, models),
         scheduler=make_scheduler(),
         audio_projection=_audio_projection(params, clips["train"], models),
         emotion_model=EmotionModel.from_pretrained(models / "bank"),
@@ -144,6 +144,20 @@ def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:
         other_clip_reference_fraction=settings.other_clip_reference_fraction,
         seed=settings.training.seed,
     )
+
+
+def _unet(params: Params, models: Path) -> DiceTalkUNet:
+    """Return the backbone with adapters that are copies of its cross-attention or, on demand, silent at first.
+
+    Copies answer untrained speech and emotion tokens with noise. A short training removes it by making the tokens
+    constant, and with that their content; from zero there is nothing to remove.
+    """
+    unet = DiceTalkUNet.from_svd(load_component(models / "backbone", "unet"))
+    if params.train_diffusion.adapter_start == "zero":
+        for _, attention in unet.named_cross_attentions():
+            for to_v in attention.processor.to_v_ip:
+                torch.nn.init.zeros_(to_v.weight)
+    return unet
 
 
 def _audio_projection(params: Params, clips: EncodedClips, models: Path) -> AudioProjection:
