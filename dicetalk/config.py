@@ -18,6 +18,7 @@ from dicetalk.errors import DicetalkError
 
 PARAMS_FILE = Path("params.yaml")
 Probability = float
+Precision = Literal["auto", "no", "bf16", "fp16"]  # auto: bf16 where the processor computes it natively
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -110,8 +111,9 @@ class Backbone(Section):
 class Speech(Section):
     """Speech features at 50 tokens a second."""
 
-    backend: Literal["logmel", "whisper"]
-    num_mels: PositiveInt  # logmel only; whisper has its own 80
+    # paper: whisper; the demo has a small network that recognises phonemes, and a plain log-mel spectrogram
+    backend: Literal["logmel", "phonemes", "whisper"]
+    num_mels: PositiveInt  # logmel only; networks have their own
 
 
 class Encode(Section):
@@ -136,7 +138,7 @@ class Training(Section):
     grad_clip_norm: PositiveFloat
     grad_accumulation_steps: PositiveInt
     ema_decay: Probability = Field(ge=0, lt=1)
-    mixed_precision: Literal["no", "bf16", "fp16"]
+    mixed_precision: Precision
     gradient_checkpointing: bool
     log_every_steps: PositiveInt
     validate_every_steps: PositiveInt
@@ -197,6 +199,7 @@ class TrainDiffusion(Section):
     num_frames: PositiveInt
     frame_stride: PositiveInt
     condition_dropout: ConditionDropout
+    short_window_fraction: Probability = Field(ge=0, le=1)  # of steps, with 2 frames of as many more clips
     emotional_fraction: Probability = Field(ge=0, le=1)  # paper: emotion to regular data 1:1
     # Chance of a reference image from any clip of the identity; paper silent, see DiffusionBatches.draw
     other_clip_reference_fraction: Probability = Field(ge=0, le=1)
@@ -206,7 +209,7 @@ class TrainDiffusion(Section):
     discrimination_weight: float = Field(ge=0)
     discrimination_max_sigma: PositiveFloat  # no emotion can be read from purer noise
     adapter_lr_scale: PositiveFloat  # new layers learn faster than the pretrained ones
-    # `copy` of the backbone's cross-attention as in the release, or `zero` values, so that training starts undisturbed.
+    # `copy` of the backbone's cross-attention as in the release, or `zero` values: an undisturbed start
     adapter_start: Literal["copy", "zero"]
 
 
@@ -232,6 +235,7 @@ class Generate(Section):
     emotion_scale: float
     window_overlap: int = Field(ge=0)
     batch_clips: PositiveInt
+    mixed_precision: Precision
     modes: list[Literal["P", "V", "A"]]
     max_clips_per_mode: dict[Literal["P", "V", "A"], PositiveInt]
     threads: PositiveInt
@@ -277,9 +281,10 @@ class PretrainClips(Section):
 
     seed: int
     workers: PositiveInt
-    num_clips: PositiveInt
-    num_frames: PositiveInt
-    num_validation: PositiveInt  # clips never trained on
+    num_people: PositiveInt
+    num_takes: PositiveInt  # per person, each with its own expressions and crop
+    num_frames: PositiveInt  # per take
+    num_validation: PositiveInt  # takes never trained on
     fps: PositiveFloat
     size_px: PositiveInt
     crop_margin: float = Field(ge=0)
@@ -294,6 +299,17 @@ class PretrainAutoencoder(Section):
     edge_weight: float = Field(ge=0)
 
 
+class PretrainSpeech(Section):
+    """The speech encoder; see `dicetalk/training/phonemes.py`."""
+
+    training: Training
+    num_utterances: PositiveInt
+    num_validation: PositiveInt  # utterances never trained on
+    num_mels: PositiveInt
+    hidden_dim: PositiveInt
+    excerpt_tokens: PositiveInt  # 50 a second
+
+
 class PretrainUnet(Section):
     """The image-to-video UNet; see `dicetalk/training/backbone.py`."""
 
@@ -302,6 +318,7 @@ class PretrainUnet(Section):
     attention_heads: list[PositiveInt]
     cross_attention_dim: PositiveInt
     num_frames: PositiveInt
+    short_window_fraction: Probability = Field(ge=0, le=1)
     sigma_log_mean: float
     sigma_log_std: PositiveFloat
 
@@ -310,6 +327,7 @@ class PretrainParams(Section):
     """All of `pretrained/demo-backbone/params.yaml`."""
 
     clips: PretrainClips
+    speech: PretrainSpeech
     autoencoder: PretrainAutoencoder
     unet: PretrainUnet
 

@@ -33,6 +33,7 @@ from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
 from dicetalk.portrait import Portrait, read_portrait
+from dicetalk.precision import autocast
 from dicetalk.training.priors import load_priors, prior_name
 
 PROVENANCE = {
@@ -122,21 +123,22 @@ def generate_frames(model: TalkingModel, requests: Sequence[Request], settings: 
     masks = face_masks(np.array([request.portrait.mask_box for request in requests]), pixels.shape[1])
     pipeline = model.pipeline
     pipeline.scheduler = make_scheduler(settings.sigma_min, settings.sigma_max)
-    frames = pipeline(
-        image=torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1,
-        audio_windows=torch.from_numpy(np.stack(windows)).float(),
-        emotion_prior=torch.from_numpy(np.stack([request.prior for request in requests])),
-        face_mask=torch.from_numpy(masks),
-        num_inference_steps=settings.num_inference_steps,
-        identity_scale=settings.identity_scale,
-        audio_scale=settings.audio_scale,
-        emotion_scale=settings.emotion_scale,
-        windows=WindowPlan(pipeline.unet.config.num_frames, settings.window_overlap),
-        fps=model.settings["fps"] / stride,
-        generator=[torch.Generator().manual_seed(request.seed) for request in requests],
-        max_batch=3 * settings.batch_clips,
-        output_type="np",
-    ).frames
+    with autocast(pipeline.device, settings.mixed_precision):
+        frames = pipeline(
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            audio_windows=torch.from_numpy(np.stack(windows)).float(),
+            emotion_prior=torch.from_numpy(np.stack([request.prior for request in requests])),
+            face_mask=torch.from_numpy(masks),
+            num_inference_steps=settings.num_inference_steps,
+            identity_scale=settings.identity_scale,
+            audio_scale=settings.audio_scale,
+            emotion_scale=settings.emotion_scale,
+            windows=WindowPlan(pipeline.unet.config.num_frames, settings.window_overlap),
+            fps=model.settings["fps"] / stride,
+            generator=[torch.Generator().manual_seed(request.seed) for request in requests],
+            max_batch=3 * settings.batch_clips,
+            output_type="np",
+        ).frames
     return np.stack([to_output_rate(video, stride) for video in frames])
 
 

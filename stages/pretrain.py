@@ -1,4 +1,4 @@
-"""Pretrain the demo backbone, one part at a time: `python -m stages.pretrain clips|autoencoder|unet|export`.
+"""Pretrain the demo backbone, one part at a time: `python -m stages.pretrain PART`.
 
 Runs in `pretrained/demo-backbone/`, whose `dvc.yaml` and `params.yaml` are the recipe.
 """
@@ -14,7 +14,7 @@ from dicetalk.config import load_pretrain_params
 def main() -> None:
     """Run the part named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["clips", "autoencoder", "unet", "export"])
+    parser.add_argument("part", choices=["clips", "speech", "autoencoder", "unet", "export"])
     part = parser.parse_args().part
     params = load_pretrain_params(Path("params.yaml"))
     from dicetalk.training import pretraining

@@ -211,8 +211,8 @@ class DiffusionBatches:
         identities = table.loc[self.emotional, "identity"].to_numpy(str)
         self._rows_of = {name: self.emotional[identities == name] for name in np.unique(identities)}
 
-    def draw(self, step: int, batch_size: int) -> DiffusionBatch:
-        """Return the batch of `step`.
+    def draw(self, step: int, batch_size: int, num_frames: int | None = None) -> DiffusionBatch:
+        """Return the batch of `step`, with windows of the first `num_frames` frames; all by default.
 
         The paper does not say which frame is the reference. A frame of the same clip already shows the
         emotion, so a model trained on such frames alone copies it and ignores the emotion prior: most
@@ -231,24 +231,30 @@ class DiffusionBatches:
             identity = str(self.clips.table.at[rows[sample], "identity"])
             reference_rows[sample] = rng.choice(self._rows_of[identity])
         references = rng.integers(0, -(-self.num_frames[reference_rows] // self.image_embedding_stride))
-        return self.load(rows, starts, reference_rows, references)
+        return self.load(rows, starts, reference_rows, references, num_frames)
 
     def load(
-        self, rows: np.ndarray, starts: np.ndarray, reference_rows: np.ndarray, references: np.ndarray
+        self,
+        rows: np.ndarray,
+        starts: np.ndarray,
+        reference_rows: np.ndarray,
+        references: np.ndarray,
+        num_frames: int | None = None,
     ) -> DiffusionBatch:
         """Return windows of `rows` from frames `starts`.
 
         The reference images are the `references`-th embedded frames of `reference_rows`.
         """
+        frames = self.frames[:num_frames]
         latents, reference_latents, embeddings, speech = [], [], [], []
         columns = (rows, starts, reference_rows, references)
         for row, start, reference_row, reference in zip(*(c.tolist() for c in columns), strict=True):
             read = self.clips.read
-            latents.append(read(row, "latents", start, start + self.frames[-1] + 1)[self.frames])
+            latents.append(read(row, "latents", start, start + frames[-1] + 1)[frames])
             frame = reference * self.image_embedding_stride
             reference_latents.append(read(reference_row, "latents", frame, frame + 1)[0])
             embeddings.append(read(reference_row, "image_embeddings", reference, reference + 1)[0])
-            speech.append(self._windows(row, start))
+            speech.append(self._windows(row, start + frames))
         return DiffusionBatch(
             torch.from_numpy(np.stack(latents)).float(),
             torch.from_numpy(np.stack(reference_latents)).float(),
@@ -259,9 +265,9 @@ class DiffusionBatches:
             torch.from_numpy(self.classes[rows]),
         )
 
-    def _windows(self, row: int, start: int) -> np.ndarray:
+    def _windows(self, row: int, frames: np.ndarray) -> np.ndarray:
         tokens = pad_tokens(self.clips.read(row, "speech"), self.window_tokens)
-        indices = window_indices(start + self.frames, self.window_tokens)
+        indices = window_indices(frames, self.window_tokens)
         missing = indices.max() + 1 - len(tokens)  # sound may end a little before the picture
         return np.pad(tokens, [(0, max(missing, 0)), (0, 0), (0, 0)])[indices]
 

@@ -1,7 +1,7 @@
 """Speech features at 50 tokens a second, and the window of them that each video frame hears.
 
-Two encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official
-release, and a log-mel spectrogram that needs no weights, for the demo.
+The encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official release; for
+the demo a log-mel spectrogram alone, or with the features of a small network pretrained on synthetic speech.
 """
 
 from __future__ import annotations
@@ -71,6 +71,32 @@ class LogMelSpeech:
         return features.astype(np.float32)
 
 
+class PhonemeSpeech:
+    """Log-mel spectrogram and, as a second layer, the features of a `PhonemeEncoder` on it.
+
+    Args:
+        folder: a `PhonemeEncoder` directory.
+    """
+
+    num_layers = 2
+
+    def __init__(self, folder: Path):
+        from dicetalk.models.phonemes import PhonemeEncoder
+
+        self.encoder = PhonemeEncoder.from_pretrained(folder).float().eval()
+        self.channels = self.encoder.config.num_mels
+        self.spectrogram = LogMelSpeech(self.channels)
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Encode as documented in `SpeechEncoder`."""
+        import torch
+
+        log_mels = self.spectrogram.encode(samples)
+        with torch.inference_mode():
+            features = self.encoder(torch.from_numpy(log_mels[:, 0])[None])[0][0].numpy()
+        return np.stack([log_mels[:, 0], features], axis=1)
+
+
 class WhisperSpeech:
     """All hidden states of a Whisper encoder: embedding output and each layer (whisper-tiny: 5 x 384).
 
@@ -115,11 +141,13 @@ def whisper_hidden_states(encoder: Any, mels: Sequence[np.ndarray]) -> np.ndarra
 
 
 def load_speech_encoder(settings: Speech) -> SpeechEncoder:
-    """Return the encoder that `encode.speech` asks for; Whisper comes from the weights registry."""
+    """Return the encoder that `encode.speech` asks for; networks come from the weights registry."""
     if settings.backend == "logmel":
         return LogMelSpeech(settings.num_mels)
     from dicetalk import weights
 
+    if settings.backend == "phonemes":
+        return PhonemeSpeech(weights.resolve("demo-backbone") / "speech_encoder")
     return WhisperSpeech(weights.resolve("whisper-tiny"))
 
 

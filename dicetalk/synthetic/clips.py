@@ -15,16 +15,27 @@ CROP_MARGIN_JITTER = 0.08
 STILL_MOUTH_SHARE = 0.25
 
 
-def training_clip(
-    rng: np.random.Generator, num_frames: int, fps: float, size: int, crop_margin: float = 0.35
+def training_takes(
+    rng: np.random.Generator,
+    num_takes: int,
+    num_frames: int,
+    fps: float,
+    size: int,
+    crop_margin: float = 0.35,
 ) -> np.ndarray:
-    """Return a face-centred clip of a new person as uint8 RGB of shape (num_frames, size, size, 3).
+    """Return face-centred takes of a new person, uint8 RGB of shape (num_takes, num_frames, size, size, 3).
 
-    The expression drifts between one to three random (emotion, level) targets while the head idles and mostly
-    babbles. As in a real preprocessing, the crop is fixed for the clip: the face box enlarged on each side by
-    `crop_margin` (fraction of the box, jittered per clip by +-0.08), drawn directly at `size`.
+    In each take the expression drifts between one to three random (emotion, level) targets while the head
+    idles and mostly babbles. As in a real preprocessing, the crop is fixed for a take: the face box enlarged
+    on each side by `crop_margin` (fraction of the box, jittered per take by +-0.08), drawn at `size`.
     """
     identity = sample_identity(rng)
+    return np.stack([_take(identity, rng, num_frames, fps, size, crop_margin) for _ in range(num_takes)])
+
+
+def _take(
+    identity: Identity, rng: np.random.Generator, num_frames: int, fps: float, size: int, crop_margin: float
+) -> np.ndarray:
     states = _wandering_states(rng, num_frames, fps)
     margin = crop_margin + rng.uniform(-CROP_MARGIN_JITTER, CROP_MARGIN_JITTER)
     view = face_view(identity, states, size, margin, rng.normal(0, 0.02, 2))

@@ -1,4 +1,4 @@
-"""A fixed pool of procedural clips, each of another identity, for pretraining the demo backbone."""
+"""A fixed pool of procedural clips of many people, for pretraining the demo backbone."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from functools import partial
 
 import numpy as np
 
+from dicetalk.config import PretrainClips
 from dicetalk.progress import track
-from dicetalk.synthetic.clips import training_clip
+from dicetalk.synthetic.clips import training_takes
 
 
-def render_pool(
-    num_clips: int, num_frames: int, fps: float, size: int, crop_margin: float, seed: int, workers: int
-) -> np.ndarray:
-    """Return uint8 clips `(num_clips, num_frames, size, size, 3)`; clip i depends on `(seed, i)` alone."""
-    render = partial(_render, num_frames=num_frames, fps=fps, size=size, crop_margin=crop_margin, seed=seed)
-    clips = np.empty((num_clips, num_frames, size, size, 3), np.uint8)
-    with ProcessPoolExecutor(workers) as pool:
-        results = pool.map(render, range(num_clips), chunksize=16)
-        for index, clip in enumerate(track(results, "render clips", total=num_clips)):
-            clips[index] = clip
-    return clips
+def render_pool(clips: PretrainClips) -> np.ndarray:
+    """Return uint8 clips `(num_people * num_takes, num_frames, size, size, 3)`.
+
+    The takes of a person stand in a row; person i depends on `(clips.seed, i)` alone.
+    """
+    size = (clips.size_px, clips.size_px, 3)
+    frames = np.empty((clips.num_people, clips.num_takes, clips.num_frames, *size), np.uint8)
+    with ProcessPoolExecutor(clips.workers) as pool:
+        results = pool.map(partial(_render, clips), range(clips.num_people), chunksize=16)
+        for index, takes in enumerate(track(results, "render people", total=clips.num_people)):
+            frames[index] = takes
+    return frames.reshape(-1, *frames.shape[2:])
 
 
-def _render(index: int, num_frames: int, fps: float, size: int, crop_margin: float, seed: int) -> np.ndarray:
-    return training_clip(np.random.default_rng([seed, index]), num_frames, fps, size, crop_margin)
+def _render(clips: PretrainClips, index: int) -> np.ndarray:
+    rng = np.random.default_rng([clips.seed, index])
+    return training_takes(
+        rng, clips.num_takes, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin
+    )

@@ -61,7 +61,8 @@ def viseme_track(phonemes: Sequence[Phoneme], num_frames: int, fps: float) -> di
     )
     targets = np.zeros((len(times), len(VISEME_CONTROLS)))
     voice, closure, lips = np.zeros(len(times)), np.zeros(len(times)), np.zeros(len(times))
-    for letter, start, end in _sounds(phonemes):
+    for letter, heard_start, heard_end in sounds(phonemes):
+        start, end = heard_start - ANTICIPATION_SECONDS, heard_end - ANTICIPATION_SECONDS
         held = (times >= start) & (times < end)
         targets[held] = VISEMES[letter]
         voice[held] = 1.0
@@ -82,11 +83,11 @@ def viseme_track(phonemes: Sequence[Phoneme], num_frames: int, fps: float) -> di
     return tracks
 
 
-def _sounds(phonemes: Sequence[Phoneme]) -> Iterator[tuple[str, float, float]]:
-    """Yield (letter, start, end) in seconds; diphthongs and affricates are split evenly."""
+def sounds(phonemes: Sequence[Phoneme]) -> Iterator[tuple[str, float, float]]:
+    """Yield (letter, start, end) of what is heard, in seconds; diphthongs and affricates are split evenly."""
     for phoneme in phonemes:
         letters = [letter for letter in phoneme.ipa if letter in VISEMES]
         share = (phoneme.end_seconds - phoneme.start_seconds) / max(len(letters), 1)
         for index, letter in enumerate(letters):
-            start = phoneme.start_seconds - ANTICIPATION_SECONDS + index * share
+            start = phoneme.start_seconds + index * share
             yield letter, start, start + share

@@ -22,6 +22,7 @@ from dicetalk.training.autoencoder import to_images
 
 # fps, motion bucket, expression bucket: the constants of the official pipeline.
 ADDED_TIME_IDS = (12.5, 8.0, 16.0)
+SHORT_WINDOW_FRAMES = 2
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -68,13 +69,19 @@ def build_image_encoder(image_size: int, projection_dim: int) -> CLIPVisionModel
 
 
 class BackboneObjective:
-    """Velocity prediction on windows of clips, given one random frame of the same clip.
+    """Velocity prediction on windows of clips, given one random frame of the same person.
+
+    The frame comes from any of the person's takes: a frame of the same take shows the expression that is to
+    be drawn, and a model that learns to copy it has to unlearn that as soon as expressions are asked for.
 
     Args:
-        clips: uint8 `(clips, frames, size, size, 3)` at the model's frame rate.
+        clips: uint8 `(clips, frames, size, size, 3)` at the model's frame rate; takes of a person in a row.
         autoencoder: trained and frozen.
+        num_takes: clips per person.
         num_validation: how many of the last clips are never trained on.
         num_frames: window length.
+        short_window_fraction: fraction of steps that see windows of `SHORT_WINDOW_FRAMES` frames of as many
+            more people: faces are learned from many people, motion from long windows.
         sigma_log_mean: mean of the natural logarithm of the noise level.
         sigma_log_std: its standard deviation.
         seed: seed of batches.
@@ -88,15 +95,18 @@ class BackboneObjective:
         self,
         clips: np.ndarray,
         autoencoder: PatchAutoencoder,
+        num_takes: int,
         num_validation: int,
         num_frames: int,
+        short_window_fraction: float,
         sigma_log_mean: float,
         sigma_log_std: float,
         seed: int,
         unet: UNetSpatioTemporalConditionModel,
         image_encoder: CLIPVisionModelWithProjection,
     ) -> None:
-        self.clips, self.num_validation, self.num_frames, self.seed = clips, num_validation, num_frames, seed
+        self.clips, self.num_takes, self.num_validation = clips, num_takes, num_validation
+        self.num_frames, self.short_window_fraction, self.seed = num_frames, short_window_fraction, seed
         self.sigma_log_mean, self.sigma_log_std = sigma_log_mean, sigma_log_std
         self.unet, self.image_encoder = unet, image_encoder
         self.modules: dict[str, nn.Module] = {"unet": unet, "image_encoder": image_encoder}
@@ -111,33 +121,46 @@ class BackboneObjective:
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """Return the mean squared error of the predicted velocity on a random batch."""
         rng = np.random.default_rng([self.seed, step])
+        num_frames = self.num_frames
+        if rng.random() < self.short_window_fraction:
+            num_frames, batch_size = SHORT_WINDOW_FRAMES, batch_size * self.num_frames // SHORT_WINDOW_FRAMES
         clips = rng.integers(len(self.clips) - self.num_validation, size=batch_size)
-        start = rng.integers(self.clips.shape[1] - self.num_frames + 1, size=batch_size)
+        start = rng.integers(self.clips.shape[1] - num_frames + 1, size=batch_size)
+        reference_clips = clips - clips % self.num_takes + rng.integers(self.num_takes, size=batch_size)
         reference = rng.integers(self.clips.shape[1], size=batch_size)
         sigma = np.exp(rng.normal(self.sigma_log_mean, self.sigma_log_std, size=batch_size))
-        loss = self.velocity_error(clips, start, reference, torch.from_numpy(sigma).float())
+        loss = self.velocity_error(
+            clips, start, num_frames, reference_clips, reference, torch.from_numpy(sigma).float()
+        )
         return loss, {}
 
     def validate(self, step: int) -> dict[str, float]:
-        """Return the velocity error at fixed noise levels on identities never trained on."""
+        """Return the velocity error at fixed noise levels of unseen people, given a frame of another take."""
         count = min(32, self.num_validation)
         clips = np.arange(len(self.clips) - count, len(self.clips))
+        reference_clips = clips - clips % self.num_takes + (clips + 1) % self.num_takes
         start, reference = np.zeros(count, int), np.full(count, self.clips.shape[1] - 1)
         return {
             f"loss_sigma_{sigma:g}": self.velocity_error(
-                clips, start, reference, torch.full((count,), sigma)
+                clips, start, self.num_frames, reference_clips, reference, torch.full((count,), sigma)
             ).item()
             for sigma in self.validation_sigmas
         }
 
     def velocity_error(
-        self, clips: np.ndarray, start: np.ndarray, reference: np.ndarray, sigma: Tensor
+        self,
+        clips: np.ndarray,
+        start: np.ndarray,
+        num_frames: int,
+        reference_clips: np.ndarray,
+        reference: np.ndarray,
+        sigma: Tensor,
     ) -> Tensor:
-        """Return the loss for chosen windows; all arguments have shape `(batch,)`."""
-        frames = start[:, None] + np.arange(self.num_frames)
+        """Return the loss for chosen windows of `num_frames`; arrays have shape `(batch,)`."""
+        frames = start[:, None] + np.arange(num_frames)
         target = self.latents[clips[:, None], frames].float()
-        reference_latent = self.latents[clips, reference].float()
-        images = to_images(self.clips[clips, reference])
+        reference_latent = self.latents[reference_clips, reference].float()
+        images = to_images(self.clips[reference_clips, reference])
         pixels = ((images + 1) / 2 - self.clip_mean) / self.clip_std
         image_embedding = self.image_encoder(pixels).image_embeds[:, None]
         sigma = sigma[:, None, None, None, None]

@@ -28,6 +28,7 @@ from dicetalk.models.sampling import add_noise, precondition, velocity_target
 from dicetalk.models.unet import DiceTalkUNet
 
 MOTION_BUCKET, EXPRESSION_BUCKET = 8.0, 16.0  # constants of the official pipeline
+SHORT_WINDOW_FRAMES = 2
 VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0)
 VALIDATION_STEP = 10**9  # draws the validation batch from a seed that training never reaches
 
@@ -123,9 +124,12 @@ class DiffusionObjective:
 
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of one batch."""
-        # 1. Data
+        # 1. Data; short windows show as many more clips
         started = time.monotonic()
-        batch = self.train_batches.draw(step, batch_size)
+        num_frames = self.settings.num_frames
+        if torch.rand(()) < self.settings.short_window_fraction:
+            num_frames, batch_size = SHORT_WINDOW_FRAMES, batch_size * num_frames // SHORT_WINDOW_FRAMES
+        batch = self.train_batches.draw(step, batch_size, num_frames)
         data_seconds = time.monotonic() - started
 
         # 2. Noise level, prior and dropped conditions

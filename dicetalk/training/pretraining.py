@@ -12,10 +12,12 @@ from torch import nn
 from dicetalk.config import PretrainParams, Training, config_hash
 from dicetalk.files import atomic_directory, atomic_path, write_json
 from dicetalk.models.autoencoder import PatchAutoencoder
+from dicetalk.models.phonemes import PhonemeEncoder
 from dicetalk.training.autoencoder import AutoencoderObjective
 from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet
 from dicetalk.training.checkpoint import read_log, write_curves
 from dicetalk.training.loop import Objective, train
+from dicetalk.training.phonemes import PhonemeObjective
 
 MODEL_INDEX = {
     "_class_name": "StableVideoDiffusionPipeline",
@@ -27,21 +29,20 @@ MODEL_INDEX = {
 
 
 def run_clips(params: PretrainParams, work: Path) -> None:
-    """Render the clips to `clips.npy`, uint8 `(clips, frames, size, size, 3)`."""
+    """Render the clips to `clips.npy`, see `render_pool`."""
     from dicetalk.synthetic.pool import render_pool
 
-    clips = params.clips
-    frames = render_pool(
-        clips.num_clips,
-        clips.num_frames,
-        clips.fps,
-        clips.size_px,
-        clips.crop_margin,
-        clips.seed,
-        clips.workers,
-    )
+    frames = render_pool(params.clips)
     with atomic_path(work / "clips.npy") as temporary:
         np.save(temporary, frames)
+
+
+def run_speech(params: PretrainParams, work: Path) -> None:
+    """Train the speech encoder and save it to `speech_encoder/`."""
+    objective = PhonemeObjective(params.speech)
+    run_dir = work / "runs" / f"speech-{config_hash(params.speech)}"
+    metrics = train(objective, params.speech.training, run_dir, label="speech encoder")
+    _save(work / "speech_encoder", objective.encoder, run_dir, metrics)
 
 
 def run_autoencoder(params: PretrainParams, work: Path) -> None:
@@ -71,7 +72,7 @@ def run_unet(params: PretrainParams, work: Path) -> None:
     """Train the UNet and the image encoder on the autoencoder's latents and save them."""
     autoencoder = PatchAutoencoder.from_pretrained(work / "vae").eval()
     objective = backbone_objective(params, np.load(work / "clips.npy", mmap_mode="r"), autoencoder)
-    run_dir = work / "runs" / f"unet-{config_hash(params)}"
+    run_dir = work / "runs" / f"unet-{config_hash(params.clips, params.autoencoder, params.unet)}"
     metrics = train(objective, params.unet.training, run_dir, label="backbone")
     _save(work / "unet", objective.unet, run_dir, metrics)
     _save(work / "image_encoder", objective.image_encoder, run_dir, metrics)
@@ -94,8 +95,10 @@ def backbone_objective(
     return BackboneObjective(
         clips,
         autoencoder,
+        params.clips.num_takes,
         params.clips.num_validation,
         settings.num_frames,
+        settings.short_window_fraction,
         settings.sigma_log_mean,
         settings.sigma_log_std,
         settings.training.seed,
@@ -110,6 +113,9 @@ def run_export(params: PretrainParams, work: Path) -> None:
     from transformers import CLIPVisionModelWithProjection
 
     with atomic_directory(Path("weights")) as folder:
+        PhonemeEncoder.from_pretrained(work / "speech_encoder").half().save_pretrained(
+            folder / "speech_encoder"
+        )
         PatchAutoencoder.from_pretrained(work / "vae").half().save_pretrained(folder / "vae")
         UNetSpatioTemporalConditionModel.from_pretrained(work / "unet").half().save_pretrained(
             folder / "unet"
@@ -130,22 +136,26 @@ def run_export(params: PretrainParams, work: Path) -> None:
         write_json(folder / "first_steps.json", first_steps(params))
 
 
-def first_steps(params: PretrainParams, num_clips: int = 80, num_steps: int = 2) -> dict[str, list[float]]:
+def first_steps(
+    params: PretrainParams, num_people: int = 40, num_utterances: int = 80, num_steps: int = 2
+) -> dict[str, list[float]]:
     """Return the losses of the recipe's first steps on its first clips: a fingerprint that shows changes.
 
     Args:
         params: the recipe; clips, seeds, sizes and batches are its own.
-        num_clips: how many clips to render; validation clips are the last of them.
-        num_steps: optimiser steps of the autoencoder and of the UNet.
+        num_people: how many people to render; validation clips are the last of them.
+        num_utterances: how many utterances to speak, likewise.
+        num_steps: optimiser steps of each part.
     """
     from dicetalk.synthetic.pool import render_pool
 
-    clips = params.clips
-    frames = render_pool(
-        num_clips, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, clips.seed, 1
-    )
+    frames = render_pool(params.clips.model_copy(update={"num_people": num_people, "workers": 1}))
     autoencoder = autoencoder_objective(params, frames)
-    losses = {"autoencoder": _losses(autoencoder, params.autoencoder.training, num_steps)}
+    speech = PhonemeObjective(params.speech.model_copy(update={"num_utterances": num_utterances}))
+    losses = {
+        "speech": _losses(speech, params.speech.training, num_steps),
+        "autoencoder": _losses(autoencoder, params.autoencoder.training, num_steps),
+    }
     unet = backbone_objective(params, frames, autoencoder.autoencoder.eval())
     return losses | {"unet": _losses(unet, params.unet.training, num_steps)}
 

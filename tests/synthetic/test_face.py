@@ -9,7 +9,7 @@ import pytest
 
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import CLASSES, EMOTIONS, NEUTRAL
-from dicetalk.synthetic.clips import face_view, training_clip
+from dicetalk.synthetic.clips import face_view, training_takes
 from dicetalk.synthetic.expression import CONTROLS, FaceState, emotion_targets
 from dicetalk.synthetic.identity import sample_identity
 from dicetalk.synthetic.render import head_box, render_head, render_view
@@ -85,10 +85,12 @@ def test_head_box_follows_the_head() -> None:
     assert moved[0] - x == pytest.approx(0.2 * 25) and moved[1] == pytest.approx(y)
 
 
-def test_training_clips_are_reproducible_and_never_repeat() -> None:
-    clip = training_clip(np.random.default_rng(5), 6, 12.5, 32)
-    assert clip.shape == (6, 32, 32, 3) and clip.dtype == np.uint8
-    assert np.array_equal(clip, training_clip(np.random.default_rng(5), 6, 12.5, 32))
-    assert difference(clip[0], clip[-1]) > 0.5
+def test_training_takes_are_reproducible_and_never_repeat() -> None:
+    takes = training_takes(np.random.default_rng(5), 2, 6, 12.5, 32)
+    assert takes.shape == (2, 6, 32, 32, 3) and takes.dtype == np.uint8
+    assert np.array_equal(takes, training_takes(np.random.default_rng(5), 2, 6, 12.5, 32))
+    assert difference(takes[0, 0], takes[0, -1]) > 0.5
+    assert difference(takes[0], takes[1]) > 0.5
     rng = np.random.default_rng(5)
-    assert difference(training_clip(rng, 1, 12.5, 32)[0], training_clip(rng, 1, 12.5, 32)[0]) > 10
+    first, second = (training_takes(rng, 1, 1, 12.5, 32) for _ in range(2))
+    assert difference(first, second) > 10  # another person

@@ -29,9 +29,7 @@ def recipe(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def unseen_clips(recipe: Path) -> np.ndarray:
     clips = load_pretrain_params(recipe / "params.yaml").clips
-    return render_pool(
-        24, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin, UNSEEN_SEED, workers=1
-    )
+    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12, "workers": 1}))
 
 
 def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
@@ -67,12 +65,15 @@ def test_autoencoder_reconstructs_unseen_identities(recipe: Path, unseen_clips: 
 @torch.no_grad()
 def test_unet_predicts_the_velocity_of_unseen_identities(recipe: Path, unseen_clips: np.ndarray):
     weights = recipe / "weights"
-    settings = load_pretrain_params(recipe / "params.yaml").unet
+    params = load_pretrain_params(recipe / "params.yaml")
+    settings = params.unet
     objective = BackboneObjective(
         unseen_clips,
         load_component(weights, "vae"),
+        num_takes=params.clips.num_takes,
         num_validation=len(unseen_clips),
         num_frames=settings.num_frames,
+        short_window_fraction=0.0,
         sigma_log_mean=settings.sigma_log_mean,
         sigma_log_std=settings.sigma_log_std,
         seed=0,
