@@ -1,7 +1,8 @@
 """Speech features at 50 tokens a second, and the window of them that each video frame hears.
 
-The encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official release; for
-the demo a log-mel spectrogram alone, or with the features of a small network pretrained on synthetic speech.
+The encoders share one form, `(tokens, layers, channels)`: Whisper's hidden states as in the official release;
+for the demo a log-mel spectrogram alone, or with the features of a small network pretrained on synthetic
+speech.
 """
 
 from __future__ import annotations

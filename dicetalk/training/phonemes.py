@@ -74,8 +74,8 @@ def utterances(settings: PretrainSpeech) -> tuple[list[np.ndarray], list[np.ndar
     """Speak `num_utterances` random word sequences; number i depends on the seed and i alone.
 
     Returns:
-        Log-mel spectrograms `(tokens, num_mels)` and labels `(tokens,)` into `SOUNDS`, with a pause around, each
-        at least `excerpt_tokens` long.
+        Log-mel spectrograms `(tokens, num_mels)` and labels `(tokens,)` into `SOUNDS`; each has pauses around
+        and is at least `excerpt_tokens` long.
     """
     words = sorted({word.strip(".?") for sentence in SENTENCES for word in sentence.split()})
     spectrogram, log_mels, labels = LogMelSpeech(settings.num_mels), [], []
