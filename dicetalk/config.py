@@ -209,8 +209,6 @@ class TrainDiffusion(Section):
     discrimination_weight: float = Field(ge=0)
     discrimination_max_sigma: PositiveFloat  # no emotion can be read from purer noise
     adapter_lr_scale: PositiveFloat  # new layers learn faster than the pretrained ones
-    # `copy` of the backbone's cross-attention as in the release, or `zero` values: an undisturbed start
-    adapter_start: Literal["copy", "zero"]
 
 
 class Evaluators(Section):

@@ -101,7 +101,7 @@ def load_model(folder: Path) -> TalkingModel:
         pipeline=pipeline,
         embedder=EmotionEmbedder.from_pretrained(folder / "embedder").eval(),
         priors=load_priors(folder / "priors.safetensors"),
-        speech=load_speech_encoder(Speech(**settings["speech"])),
+        speech=load_speech_encoder(Speech(**settings["speech"]), folder),
         settings=settings,
     )
 

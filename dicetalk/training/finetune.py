@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessor
 
 from dicetalk.config import Params
 from dicetalk.data.dataset import DiffusionBatches, EncodedClips
+from dicetalk.data.speech import SPEECH_ENCODER
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, write_json
 from dicetalk.labels import CLASSES
@@ -65,7 +66,7 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     pipeline = DiceTalkPipeline(
         vae=vae,
         image_encoder=load_component(models / "backbone", "image_encoder"),
-        unet=_unet(params, models),
+        unet=DiceTalkUNet.from_svd(load_component(models / "backbone", "unet")),
         scheduler=make_scheduler(),
         audio_projection=_audio_projection(params, clips["train"], models),
         emotion_model=EmotionModel.from_pretrained(models / "bank"),
@@ -101,6 +102,8 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         pipeline.to("cpu").save_pretrained(folder)
         embedder.save_pretrained(folder / "embedder")
         shutil.copyfile(models / "priors.safetensors", folder / "priors.safetensors")
+        if (models / "backbone" / SPEECH_ENCODER).is_dir():
+            shutil.copytree(models / "backbone" / SPEECH_ENCODER, folder / SPEECH_ENCODER)
         write_json(folder / SETTINGS_FILE, model_settings(params))
         write_curves(run_dir, folder / "curves.csv")
     parameters = {
@@ -144,20 +147,6 @@ def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:
         other_clip_reference_fraction=settings.other_clip_reference_fraction,
         seed=settings.training.seed,
     )
-
-
-def _unet(params: Params, models: Path) -> DiceTalkUNet:
-    """Return the backbone with adapters that are copies of its cross-attention, or silent at first.
-
-    Copies answer untrained speech and emotion tokens with noise. A short training removes it by making the
-    tokens constant, and with that their content; from zero there is nothing to remove.
-    """
-    unet = DiceTalkUNet.from_svd(load_component(models / "backbone", "unet"))
-    if params.train_diffusion.adapter_start == "zero":
-        for _, attention in unet.named_cross_attentions():
-            for to_v in attention.processor.to_v_ip:
-                torch.nn.init.zeros_(to_v.weight)
-    return unet
 
 
 def _audio_projection(params: Params, clips: EncodedClips, models: Path) -> AudioProjection:

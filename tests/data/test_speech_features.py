@@ -10,7 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dicetalk.data.speech import LogMelSpeech, audio_windows, whisper_hidden_states
+from dicetalk.config import Speech
+from dicetalk.data.speech import (
+    SPEECH_ENCODER,
+    LogMelSpeech,
+    audio_windows,
+    load_speech_encoder,
+    whisper_hidden_states,
+)
 from dicetalk.errors import DicetalkError
 
 
@@ -91,3 +98,20 @@ def _hash_fill(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     x = x * 0x846CA68B & 0xFFFFFFFF
     x ^= x >> 16
     return (x / 2.0**31 - 1).astype(np.float16).astype(np.float32).reshape(shape)
+
+
+def test_phoneme_features_lie_beside_the_spectrogram(tmp_path):
+    from dicetalk.models.phonemes import PhonemeEncoder
+
+    PhonemeEncoder(num_mels=8, hidden_dim=16).save_pretrained(tmp_path / SPEECH_ENCODER)
+    speech = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    encoder = load_speech_encoder(Speech(backend="phonemes", num_mels=40), tmp_path)
+    features = encoder.encode(speech)
+    assert features.shape == (50, encoder.num_layers, encoder.channels) == (50, 2, 8)
+    assert np.array_equal(features[:, 0], LogMelSpeech(8).encode(speech)[:, 0])
+    assert np.abs(features[:, 1].mean(-1)).max() < 1e-5  # normalised over the channels
+
+
+def test_a_backbone_without_phoneme_network_is_refused(tmp_path):
+    with pytest.raises(DicetalkError, match="encode.speech.backend"):
+        load_speech_encoder(Speech(backend="phonemes", num_mels=40), tmp_path)
