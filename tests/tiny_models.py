@@ -37,7 +37,11 @@ def tiny_params(repository: Path, **training: object) -> Params:
             "training": diffusion.training.model_copy(update=steps | training),
         }
     )
-    return params.model_copy(update={"train_diffusion": diffusion})
+    # The fake corpus brings its own speech features
+    encode = params.encode.model_copy(
+        update={"speech": params.encode.speech.model_copy(update={"backend": "logmel"})}
+    )
+    return params.model_copy(update={"train_diffusion": diffusion, "encode": encode})
 
 
 def write_project(root: Path) -> Path:
