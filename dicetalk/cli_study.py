@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 study_app = typer.Typer(
-    no_args_is_help=True, help="A blinded user study of several systems' videos: build its page, analyse results."
+    no_args_is_help=True,
+    help="A blinded user study of several systems' videos: build its page, analyse results.",
 )
 
 
@@ -24,7 +25,7 @@ def named_paths(values: list[str], option: str) -> dict[str, Path]:
     for value in values:
         name, equals, path = value.partition("=")
         if not name.strip() or not equals or not path:
-            raise DicetalkError(f"{option} {value}: expected NAME=PATH, for example {option} ours=outputs/ours.")
+            raise DicetalkError(f"{option} {value}: expected NAME=PATH, like ours=outputs/ours.")
         if name in found:
             raise DicetalkError(f"{option} {value}: the name {name!r} is given twice.")
         if not Path(path).exists():
@@ -36,16 +37,19 @@ def named_paths(values: list[str], option: str) -> dict[str, Path]:
 @study_app.command()
 def build(
     system: Annotated[
-        list[str], typer.Option(help="NAME=FOLDER with its videos; twice or more. Equal file names belong together.")
+        list[str],
+        typer.Option(help="NAME=FOLDER of its videos, twice or more; equal file names belong together."),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: the page that raters open.")],
     key: Annotated[
-        Path | None, typer.Option(help="File to write: which video is whose. Default: OUT with .key.json added.")
+        Path | None, typer.Option(help="File to write: which video is whose. Default: OUT.key.json.")
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="CSV or parquet with `clip_id` and `emotion`, such as manifest.parquet."
+            exists=True,
+            dir_okay=False,
+            help="Table with `clip_id` and `emotion`: CSV, or a manifest.parquet.",
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page; must not tell what is compared.")] = (
@@ -74,3 +78,27 @@ def build(
     build_study(named_paths(system, "--system"), read_labels(labels) if labels else None, plan, out, key)
     typer.echo(out / "index.html")
     typer.echo(key)
+
+
+@study_app.command()
+def analyse(
+    results: Annotated[list[Path], typer.Argument(exists=True, help="Files of raters, or folders of them.")],
+    key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The key that `study build` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Also write everything as JSON.")] = None,
+) -> None:
+    """Analyse what raters sent back: means, 95 % intervals, tests, agreement, and who was excluded and why.
+
+    The rater is the unit everywhere: intervals and tests tell what to expect of other raters.
+
+    Example: `dicetalk study analyse inbox --key study.key.json --out study-results.json`
+    """
+    from dicetalk.files import write_json
+    from dicetalk.study.analyse import analyse_study
+    from dicetalk.study.key import read_key
+    from dicetalk.study.results import result_files
+    from dicetalk.study.tables import print_analysis
+
+    analysis = analyse_study(result_files(results), read_key(key))
+    print_analysis(analysis)
+    if out is not None:
+        write_json(out, analysis)

@@ -14,7 +14,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, atomic_path, sha256_file, write_json
 from dicetalk.progress import log, track
 from dicetalk.study.design import Check, Pair, Rating, Size, Trial, assign
-from dicetalk.study.key import VERSION, CheckTrial, Key, KeyTrial, PairTrial, RatingTrial, Stimulus
+from dicetalk.study.key import CheckTrial, Key, KeyTrial, PairTrial, RatingTrial, Stimulus
 from dicetalk.study.media import write_blinded
 from dicetalk.study.page import MEDIA, minutes, page_content, render
 from dicetalk.study.questions import CRITERIA
@@ -86,7 +86,7 @@ def build_study(
     }
     key = Key(
         format="dicetalk-study-key",
-        version=VERSION,
+        version=1,
         study="",
         title=plan.title,
         seed=plan.seed,

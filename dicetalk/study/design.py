@@ -71,7 +71,7 @@ class Size:
 def assign(
     systems: Sequence[str], clips: Sequence[str], size: Size, rng: np.random.Generator
 ) -> list[list[Trial]]:
-    """Return one list of trials per rater, ratings and comparisons in blocks, every second rater the other way.
+    """Return one list of trials per rater: a block of ratings and one of comparisons, in alternating order.
 
     Raises:
         DicetalkError: when a rater would meet something twice, or has too little to hide the checks in.
@@ -121,13 +121,15 @@ def _pairs(matches: Sequence[tuple[str, str]], clips: Sequence[str], size: Size)
 
 
 def _circle(num_kinds: int, num_clips: int) -> list[tuple[int, int]]:
-    """Return every (kind, clip) once; kinds rotate, and neighbours show different clips where there are enough."""
+    """Return every (kind, clip) once; kinds rotate, clips too where there are enough."""
     shift = max(1, num_clips // max(num_kinds, 1))
     return [(kind, (lap + kind * shift) % num_clips) for lap in range(num_clips) for kind in range(num_kinds)]
 
 
-def _checks(systems: Sequence[str], clips: Sequence[str], size: Size, rng: np.random.Generator) -> list[Check]:
-    """Return the checks, the same for every rater; 3, which people choose out of habit, is never asked for."""
+def _checks(
+    systems: Sequence[str], clips: Sequence[str], size: Size, rng: np.random.Generator
+) -> list[Check]:
+    """Return the checks, the same for every rater; 3, the answer of habit, is never asked for."""
     parts: list[Literal["rating", "pair"]] = []
     if size.ratings:
         parts.append("rating")
@@ -139,7 +141,7 @@ def _checks(systems: Sequence[str], clips: Sequence[str], size: Size, rng: np.ra
         part = parts[number % len(parts)]
         options = answers[part]
         expected = options[number // len(parts) % len(options)]
-        clip, system = clips[rng.integers(len(clips))], systems[rng.integers(len(systems))]
+        clip, system = clips[int(rng.integers(len(clips)))], systems[int(rng.integers(len(systems)))]
         checks.append(Check(part, expected, clip, system))
     return checks
 
@@ -169,9 +171,9 @@ def _check_size(size: Size, num_stimuli: int, num_matches: int) -> None:
     ):
         if wanted > available:
             raise DicetalkError(
-                f"--{what} {wanted}: a rater would see something twice, as there are only {available} different"
-                f" ones; lower --{what} or raise --clips."
+                f"--{what} {wanted}: a rater would see something twice, as there are only {available}"
+                f" different ones; lower --{what} or raise --clips."
             )
     blocks = [count for count in (size.ratings, size.pairs) if count]
     if size.checks > len(blocks) * min(blocks):
-        raise DicetalkError(f"--checks {size.checks}: no room for them between {min(blocks)} trials; lower them.")
+        raise DicetalkError(f"--checks {size.checks}: no room for them between {min(blocks)} trials.")

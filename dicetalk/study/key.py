@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json
-
-VERSION = 1
 
 
 class _Part(BaseModel):
@@ -84,6 +82,19 @@ class Key(_Part):
     slots: list[list[str]]
     left_out: dict[str, str]
 
+    @model_validator(mode="after")
+    def _names_lead_somewhere(self) -> Key:
+        for slot in self.slots:
+            if unknown := set(slot) - self.trials.keys():
+                raise ValueError(f"slots name the unknown trial {min(unknown)}")
+        for trial in self.trials.values():
+            named = {trial.left, trial.right} if trial.kind == "pair" else {trial.stimulus}
+            if unknown := named - self.stimuli.keys():
+                raise ValueError(f"trials name the unknown stimulus {min(unknown)}")
+        if unknown := {stimulus.system for stimulus in self.stimuli.values()} - set(self.systems):
+            raise ValueError(f"stimuli name the unknown system {min(unknown)}")
+        return self
+
     def seconds(self, trial: KeyTrial) -> float:
         """Return how long the videos of a trial play, one after the other."""
         if trial.kind == "pair":
@@ -99,8 +110,8 @@ def read_key(path: Path) -> Key:
         DicetalkError: when it is missing or no key of this version.
     """
     if not path.is_file():
-        raise DicetalkError(f"{path} does not exist; it is the file that `dicetalk study build` wrote as --key.")
+        raise DicetalkError(f"{path} does not exist; expected what `study build` wrote as --key.")
     try:
         return Key.model_validate(read_json(path))
     except (ValidationError, ValueError) as error:
-        raise DicetalkError(f"{path} is no key of a study, version {VERSION}: {str(error)[:300]}") from None
+        raise DicetalkError(f"{path} is no key of a study, version 1: {str(error)[:300]}") from None

@@ -1,8 +1,8 @@
 """Copies of videos that do not tell where they come from, and attention checks made of them.
 
 Every video is decoded and encoded again with the same settings, so that no container, codec, tag or rate of
-sound gives its system away, and every browser plays it. Picture size and frame rate stay: they are part of what
-a system delivers.
+sound gives its system away, and every browser plays it. Picture size and frame rate stay: they are part
+of what a system delivers.
 """
 
 from __future__ import annotations

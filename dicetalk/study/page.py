@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file with its script, style and lists, and no address of any other machine."""
+"""The page of a study: one HTML file with its script, style and lists, and no address of another machine."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def render(key: Key, content: Mapping[str, Any]) -> str:
 
 def minutes(key: Key) -> int:
     """Return about how long the longest list takes."""
-    seconds = [
-        sum(key.seconds(key.trials[name]) + SECONDS_TO_ANSWER for name in slot) for slot in key.slots
-    ]
+    seconds = [sum(key.seconds(key.trials[name]) + SECONDS_TO_ANSWER for name in slot) for slot in key.slots]
     return max(1, round(max(seconds) / 60))
 
 

@@ -1,7 +1,7 @@
 """What raters are asked: four criteria, each as a rating from 1 to 5 and as a comparison of two videos.
 
-The criteria and the scale are those of the paper's user study (table 3); the wording is ours, as the paper's is
-not known.
+The criteria and the scale are those of the paper's user study (table 3); the wording is ours, as the paper's
+is not known.
 """
 
 from __future__ import annotations

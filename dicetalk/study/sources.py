@@ -64,7 +64,7 @@ def find_clips(
     if not clips:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise DicetalkError(
-            f"No video is usable for every system. {reasons or 'The folders hold no videos.'} Each folder needs"
+            f"No video is usable for every system. {reasons or 'The folders hold no videos.'} Each needs"
             f" videos of the same names, with sound ({', '.join(sorted(SUFFIXES))})."
         )
     return clips, left_out
@@ -87,9 +87,7 @@ def read_labels(path: Path) -> dict[str, str]:
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise DicetalkError(f"{path} cannot be read as a table: {error}") from None
     if missing := {"clip_id", "emotion"} - set(table.columns):
-        raise DicetalkError(
-            f"{path} has the columns {list(table.columns)}; {sorted(missing)} is missing."
-        )
+        raise DicetalkError(f"{path} has the columns {list(table.columns)}; {sorted(missing)} is missing.")
     labels: dict[str, str] = {}
     for name, emotion in table[["clip_id", "emotion"]].itertuples(index=False):
         try:
@@ -143,7 +141,5 @@ def _usable_seconds(path: Path) -> float:
     if not 1 <= info.fps <= MAX_FPS:
         raise DicetalkError(f"{path} has {float(info.fps):g} frames a second, expected 1 to {MAX_FPS}")
     if info.duration_seconds < MIN_SECONDS:
-        raise DicetalkError(
-            f"{path} lasts {info.duration_seconds:.2f} s, expected at least {MIN_SECONDS} s"
-        )
+        raise DicetalkError(f"{path} lasts {info.duration_seconds:.2f} s, expected at least {MIN_SECONDS} s")
     return info.duration_seconds
