@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dicetalk.cli_leaderboard import leaderboard
 from dicetalk.cli_study import study_app
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ weights_app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 app.add_typer(study_app, name="study")
+app.command()(leaderboard)
 
 
 def _print_version(wanted: bool) -> None:
