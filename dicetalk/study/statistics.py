@@ -44,7 +44,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
         differences: one per rater; at least one.
     """
     numbers = np.asarray(differences, np.float64)
-    if not numbers.any():
+    if len(numbers) == 1 or not numbers.any():
         return 1.0
     test = stats.permutation_test(
         (numbers,),

@@ -1,0 +1,31 @@
+"""A small study that was built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from toy_study import build, write_systems
+
+from dicetalk.study.design import Size
+from dicetalk.study.key import Key
+
+
+class Study(NamedTuple):
+    """Where a study lies."""
+
+    root: Path
+    folders: dict[str, Path]
+    page: Path
+    key_path: Path
+    key: Key
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Three systems, four clips, six participants, 6 ratings + 3 comparisons + 2 checks each."""
+    root = tmp_path_factory.mktemp("study")
+    folders = write_systems(root, 4)
+    key = build(root, folders, Size(6, 6, 3, 2))
+    return Study(root, folders, root / "study" / "index.html", root / "key.json", key)
