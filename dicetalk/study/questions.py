@@ -51,24 +51,24 @@ CRITERIA = {
     ),
     "lip_sync": Criterion(
         "Lip sync",
-        "Lips: how well do they fit the speech?",
+        "Lip sync: how well do the lips fit the speech?",
         "not at all",
         "perfectly",
-        "Lips: which fit the speech better?",
+        "Lip sync: which lips fit the speech better?",
     ),
     "quality": Criterion(
         "Quality",
-        "Picture: how good is it?",
+        "Quality: how good is the picture?",
         "bad",
         "excellent",
-        "Picture: which is better?",
+        "Quality: which picture is better?",
     ),
     "smoothness": Criterion(
         "Smoothness",
-        "Motion: how smooth and natural is it?",
+        "Smoothness: how smooth and natural is the motion?",
         "jerky or stiff",
         "smooth, natural",
-        "Motion: which is smoother and more natural?",
+        "Smoothness: which motion is smoother and more natural?",
     ),
 }
 

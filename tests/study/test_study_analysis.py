@@ -91,7 +91,8 @@ def test_the_analysis_worked_out_by_hand(tiny: Key, tmp_path: Path) -> None:
     # Left was preferred in clip 1 by three of four, in clip 2 by none of three.
     assert preferences["left_share"] == pytest.approx(3 / 7)
     # Alpha, nominal: units (x x x y) and (x s x x). Coincidences of the first: xx 3 * 2 / 3 = 2, xy 1, yx 1;
-    # of the second: xx 2, xs 1, sx 1. Totals x 6, y 1, s 1, n 8. Observed 4; expected 2 * (6 + 6 + 1) / 7 = 26 / 7.
+    # of the second: xx 2, xs 1, sx 1. Totals x 6, y 1, s 1, n 8. Observed 4,
+    # expected 2 * (6 + 6 + 1) / 7 = 26 / 7.
     assert preferences["agreement"]["emotion"] == pytest.approx(1 - 4 / (26 / 7))
 
 

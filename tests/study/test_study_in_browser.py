@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -31,10 +30,8 @@ def browser() -> Iterator:
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is in PATH")
-    # As root, which CI often is, Chromium runs only without its sandbox.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=arguments)
+        found = driver.chromium.launch(executable_path=path)
         yield found
         found.close()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Study
 from toy_study import answers_of, result_of, save
@@ -197,6 +198,22 @@ def test_of_one_visit_the_fullest_file_counts(study: Study, tmp_path: Path) -> N
     assert [Path(rater.name).stem for rater in kept] == ["b", "e"]
     assert [Path(item.name).stem for item in excluded] == ["a", "c", "d"]
     assert all("same visit as" in item.reason and "b.json" in item.reason for item in excluded[1:])
+
+
+def test_no_damage_stops_the_analysis(study: Study, tmp_path: Path) -> None:
+    content = json.dumps(good(study)).encode()
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(300):
+        damaged = bytearray(content)
+        for _ in range(rng.integers(1, 4)):
+            start, length = rng.integers(len(damaged)), rng.integers(1, 30)
+            damaged[start : start + length] = rng.bytes(rng.integers(0, 10))
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_bytes(damaged)
+    kept, excluded = select_raters(files, study.key)
+    assert len(kept) + len(excluded) == len(files) and len(excluded) > 250
+    assert all(item.reason and item.reason.isprintable() for item in excluded)
 
 
 def test_folders_stand_for_their_json_files(tmp_path: Path) -> None:
