@@ -200,20 +200,36 @@ def test_of_one_visit_the_fullest_file_counts(study: Study, tmp_path: Path) -> N
     assert all("same visit as" in item.reason and "b.json" in item.reason for item in excluded[1:])
 
 
+ODD: list[Any] = [None, True, -1, 0, 3, 2**70, 1e308, "", "a", "\x00", "é" * 99, [], {}, [[]], {"a": {}}]
+
+
+def _places(value: Any, path: tuple = ()) -> list[tuple]:
+    """Return the path of every value inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in items for place in [(*path, key), *_places(item, (*path, key))]]
+
+
 def test_no_damage_stops_the_analysis(study: Study, tmp_path: Path) -> None:
-    content = json.dumps(good(study)).encode()
     rng = np.random.default_rng(0)
-    files = []
-    for number in range(300):
-        damaged = bytearray(content)
-        for _ in range(rng.integers(1, 4)):
-            start, length = rng.integers(len(damaged)), rng.integers(1, 30)
-            damaged[start : start + length] = rng.bytes(rng.integers(0, 10))
-        files.append(tmp_path / f"{number}.json")
-        files[-1].write_bytes(damaged)
+    content = json.dumps(good(study)).encode()
+    files = [tmp_path / f"{number}.json" for number in range(400)]
+    for number, file in enumerate(files):
+        if number % 4 == 0:  # bytes that are overwritten or lost
+            damaged = bytearray(content)
+            start = rng.integers(len(damaged))
+            damaged[start : start + rng.integers(1, 30)] = rng.bytes(rng.integers(0, 10))
+            file.write_bytes(damaged)
+        else:  # valid JSON with an odd value somewhere
+            result = good(study, session=number)
+            places = _places(result)
+            _set(*places[rng.integers(len(places))], ODD[rng.integers(len(ODD))])(result)
+            save(file, result)
     kept, excluded = select_raters(files, study.key)
-    assert len(kept) + len(excluded) == len(files) and len(excluded) > 250
-    assert all(item.reason and item.reason.isprintable() for item in excluded)
+    assert len(kept) + len(excluded) == len(files)
+    assert all(item.reason and item.reason.isprintable() and len(item.reason) < 300 for item in excluded)
+    assert len({item.reason.split(":")[0] for item in excluded}) > 8
+    for rater in kept:  # a few odd values are answers one can give
+        assert all(set(answer.values) == set(study.key.criteria) for answer in rater.result.answers)
 
 
 def test_folders_stand_for_their_json_files(tmp_path: Path) -> None:
