@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
-from toy_study import build, write_systems
+from toy_study import Study, build, write_systems
 
 from dicetalk.study.design import Size
-from dicetalk.study.key import Key
-
-
-class Study(NamedTuple):
-    """Where a study lies."""
-
-    root: Path
-    folders: dict[str, Path]
-    page: Path
-    key_path: Path
-    key: Key
 
 
 @pytest.fixture(scope="session")

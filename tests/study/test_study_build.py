@@ -12,8 +12,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Study
-from toy_study import SYSTEMS, build, write_systems
+from toy_study import SYSTEMS, Study, build, write_systems
 from typer.testing import CliRunner
 
 from dicetalk.cli import app

@@ -11,8 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import Study
-from toy_study import SYSTEMS, build
+from toy_study import SYSTEMS, Study, build
 
 from dicetalk.study.analyse import analyse_study
 from dicetalk.study.design import Size

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Study
-from toy_study import answers_of, result_of, save
+from toy_study import Study, answers_of, result_of, save
 
 from dicetalk.errors import DicetalkError
 from dicetalk.study.raters import select_raters

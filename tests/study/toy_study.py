@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,16 @@ SYSTEMS = ("alphasys", "betasys", "gammasys")
 EMOTIONS = ("happy", "sad", "angry", "neutral")
 FPS = 25
 Choose = Callable[[str, Any], int | str]
+
+
+class Study(NamedTuple):
+    """Where a study lies."""
+
+    root: Path
+    folders: dict[str, Path]
+    page: Path
+    key_path: Path
+    key: Key
 
 
 def write_systems(root: Path, num_clips: int, num_frames: int = 13) -> dict[str, Path]:
