@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dicetalk.cli_leaderboard import leaderboard
+from dicetalk.cli_study import study_app
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -18,6 +21,8 @@ weights_app = typer.Typer(
     no_args_is_help=True, help="The networks this project can load: list, fetch, check."
 )
 app.add_typer(weights_app, name="weights")
+app.add_typer(study_app, name="study")
+app.command()(leaderboard)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""A blinded user study: build its web page, and analyse what the raters send back."""
