@@ -24,6 +24,7 @@ from dicetalk.models.adapters import (
     current_conditions,
     use_conditions,
 )
+from dicetalk.models.fast_layers import use_fast_layers
 
 
 @dataclass
@@ -91,6 +92,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             num_attention_heads=num_attention_heads,
             num_frames=num_frames,
         )
+        use_fast_layers(self)
         for name, attn in self.named_cross_attentions():
             temporal = "temporal_transformer_blocks" in name
             attn.set_processor(AdapterAttnProcessor(attn.inner_dim, attn.cross_attention_dim, temporal))
