@@ -1,7 +1,6 @@
 """Layers that compute what diffusers' do, with the same weights and names, in less time.
 
-Measured on the demo's training step (one thread of a Xeon with AVX-512): the two together make it 1.08 times
-faster, and the mid-size forward pass of `benchmarks/unet.py` more so.
+`docs/performance.md` has what they save.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 class FrameConv(nn.Conv3d):
     """Convolution along frames alone, as a two-dimensional one over (frames, pixels).
 
-    PyTorch's three-dimensional convolution unfolds its input in memory on the CPU; the two-dimensional one has
-    a blocked kernel. With kernels of `(n, 1, 1)` both are the same sum.
+    PyTorch's three-dimensional convolution unfolds its input in memory on the CPU; the two-dimensional one
+    has a blocked kernel. With kernels of `(n, 1, 1)` both are the same sum.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
