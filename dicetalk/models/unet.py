@@ -124,6 +124,16 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             if name.endswith(".attn2") and isinstance(module, Attention)
         ]
 
+    def use_channels_last(self) -> DiceTalkUNet:
+        """Lay convolution weights out channels-last, which GPUs prefer in half precision; returns the model.
+
+        `to(memory_format=...)` cannot: it has no such format for the five-dimensional temporal weights.
+        """
+        for weight in self.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return self
+
     def spatial_adapter_dims(self) -> int:
         """Return the widths of all spatial cross-attention layers, added up."""
         layers = self.named_cross_attentions()
