@@ -6,7 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dicetalk.errors import DicetalkError
-from dicetalk.models.cost import LiveMemory
+from dicetalk.models.cost import CostMeter
 from dicetalk.models.unet import DiceTalkUNet
 
 
@@ -32,7 +32,10 @@ def samples_within(
     config = unet.config
     dim = config.cross_attention_dim
     with FakeTensorMode(), torch.no_grad():
-        twin = DiceTalkUNet.from_config(config).to(unet.dtype)
+        twin = DiceTalkUNet.from_config(config)
+        for module in twin.modules():  # `to` cannot convert fake parameters
+            for name, weight in list(module.named_parameters(recurse=False)):
+                setattr(module, name, torch.nn.Parameter(weight.to(unet.dtype)))
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, dtype=unet.dtype)
@@ -47,12 +50,12 @@ def samples_within(
             "face_mask": normal(1, 1, 8 * height, 8 * width),
             "pose_feature": normal(1, config.block_out_channels[0], height, width),
         }
-        with LiveMemory() as memory:
+        with CostMeter() as memory:
             twin(**inputs)
     samples = int(budget_gib * 2**30 // memory.peak_bytes)
     if samples < 1:
         raise DicetalkError(
-            f"A window of {num_frames} frames needs {memory.peak_bytes / 2**30:.2f} GiB, more than the budget "
+            f"{num_frames} frames need {memory.peak_bytes / 2**30:.2f} GiB, more than the budget "
             f"of {budget_gib:g} GiB; raise `memory_budget_gib`, or take smaller windows or pictures."
         )
     return samples

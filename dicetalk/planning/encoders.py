@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from dicetalk.models.cost import LiveMemory, count_flops
+from dicetalk.models.cost import CostMeter
 
 # Configuration files of Stable Video Diffusion img2vid-xt
 SVD_AUTOENCODER = {
@@ -58,12 +58,10 @@ def simulate_encoders(size_px: int) -> EncoderCost:
             CLIPVisionConfig(**SVD_IMAGE_ENCODER, attn_implementation="eager")
         )
         frame, image = torch.rand(1, 3, size_px, size_px), torch.rand(1, 3, 224, 224)
-        with count_flops() as frame_flops, LiveMemory() as memory:
+        with CostMeter() as frame_cost:
             autoencoder.encode(frame)
-        with count_flops() as image_flops:
+        with CostMeter() as image_cost:
             image_encoder(image)
         modules = (autoencoder, image_encoder)
         weights = sum(p.nbytes for module in modules for p in module.parameters())
-    return EncoderCost(
-        weights, frame_flops.get_total_flops(), image_flops.get_total_flops(), memory.peak_bytes
-    )
+    return EncoderCost(weights, frame_cost.flops, image_cost.flops, frame_cost.peak_bytes)

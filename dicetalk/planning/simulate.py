@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from dicetalk.config import Params
-from dicetalk.models.cost import LiveMemory, count_flops
+from dicetalk.models.cost import CostMeter
 from dicetalk.planning.networks import TrainedNetworks, build_networks, random_batch
 from dicetalk.training.diffusion import DiffusionObjective, Kept
 
@@ -67,18 +67,21 @@ def simulate_step(params: Params, config: dict[str, Any]) -> StepCost:
                     parameter.grad = torch.zeros_like(parameter)
         gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
 
-        memory = LiveMemory()
-        with count_flops() as flops, memory, memory.watch_gradients(module):
-            with precision(training.mixed_precision):
+        meter = CostMeter()
+        half = HALF_TYPES.get(training.mixed_precision)
+        # Checkpointing computes norms again in the backward pass
+        norms = _GpuNorms() if half else nullcontext()
+        with norms, meter, meter.watch_gradients(module):
+            with torch.autocast("cpu", half) if half else nullcontext():
                 loss = batch_loss(objective, params, networks, training.batch_size)
-            forward_flops = flops.get_total_flops()
+            forward_flops = meter.flops
             loss.backward()
         parameters = list(module.parameters())
         for parameter in parameters:
             parameter.grad = None
 
         module.eval()
-        validation = LiveMemory()
+        validation = CostMeter()
         with torch.no_grad(), validation:
             batch_loss(objective, params, networks, 2 * training.batch_size)
     blocks = [*networks.unet.down_blocks, networks.unet.mid_block, *networks.unet.up_blocks]
@@ -86,11 +89,11 @@ def simulate_step(params: Params, config: dict[str, Any]) -> StepCost:
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
-        step_bytes=memory.peak_bytes + gradients,
-        activation_bytes=memory.peak_other_bytes,
+        step_bytes=meter.peak_bytes + gradients,
+        activation_bytes=meter.peak_other_bytes,
         validation_bytes=validation.peak_bytes,
         forward_flops=forward_flops,
-        flops=flops.get_total_flops(),
+        flops=meter.flops,
     )
 
 
@@ -113,25 +116,3 @@ class _GpuNorms(TorchFunctionMode):
         if func in (F.layer_norm, F.group_norm):
             args = (args[0].float(), *args[1:])
         return func(*args, **(kwargs or {}))
-
-
-def precision(mixed_precision: str) -> AbstractContextManager:
-    """Return the context of a forward pass in `no`, `bf16` or `fp16` mixed precision on a GPU."""
-    if mixed_precision == "no":
-        return nullcontext()
-    return _Autocast(HALF_TYPES[mixed_precision])
-
-
-class _Autocast:
-    """CPU autocast with the GPU's treatment of norms."""
-
-    def __init__(self, dtype: torch.dtype):
-        self.contexts = torch.autocast("cpu", dtype), _GpuNorms()
-
-    def __enter__(self) -> None:
-        for context in self.contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for context in reversed(self.contexts):
-            context.__exit__(*error)

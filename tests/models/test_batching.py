@@ -5,7 +5,7 @@ import torch
 
 from dicetalk.errors import DicetalkError
 from dicetalk.models.batching import samples_within
-from dicetalk.models.cost import LiveMemory
+from dicetalk.models.cost import CostMeter
 
 
 @torch.no_grad()
@@ -13,7 +13,7 @@ def test_the_batch_that_is_said_to_fit_fits_and_a_larger_one_does_not(pipeline):
     unet, frames, side, tokens = pipeline.unet, 4, 8, 3
 
     def peak(batch):
-        with LiveMemory() as memory:
+        with CostMeter() as memory:
             unet(
                 sample=torch.randn(batch, frames, 16, side, side),
                 timestep=torch.zeros(batch),

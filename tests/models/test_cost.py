@@ -3,13 +3,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dicetalk.models.cost import LiveMemory, count_flops
+from dicetalk.models.cost import CostMeter
 
 KIB = 1024
 
 
 def test_views_cost_nothing_and_freed_tensors_are_gone():
-    with LiveMemory() as memory:
+    with CostMeter() as memory:
         first = torch.zeros(2 * KIB // 4)
         assert memory.peak_bytes == 2 * KIB
         view = first.reshape(2, -1)[0]
@@ -26,7 +26,7 @@ def test_a_chain_of_layers_keeps_what_its_backward_pass_needs():
     layers = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(4)))
     rows = torch.zeros(1000, 256)
     activation, weight = 1000 * 256 * 4, 256 * 256 * 4
-    with LiveMemory() as memory, memory.watch_gradients(layers):
+    with CostMeter() as memory, memory.watch_gradients(layers):
         output = layers(rows)
         assert memory.peak_bytes == 4 * activation
         output.backward(torch.ones_like(output))
@@ -38,8 +38,8 @@ def test_a_chain_of_layers_keeps_what_its_backward_pass_needs():
 def test_attention_counts_both_products_and_backward_five():
     query, key = torch.randn(2, 3, 16, 8, requires_grad=True), torch.randn(2, 3, 32, 8)
     product = 2 * 2 * 3 * 16 * 32 * 8
-    with count_flops() as flops:
+    with CostMeter() as meter:
         output = nn.functional.scaled_dot_product_attention(query, key, key)
-        assert flops.get_total_flops() == 2 * product
+        assert meter.flops == 2 * product
         output.sum().backward()
-    assert flops.get_total_flops() == 7 * product
+    assert meter.flops == 7 * product

@@ -5,6 +5,7 @@ A program of its own, because the high-water mark of memory belongs to a process
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import tempfile
@@ -15,6 +16,9 @@ from cases import case
 
 from dicetalk.planning.networks import build_networks, random_batch
 from dicetalk.training.loop import train
+
+
+M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 class Batches:
@@ -42,6 +46,10 @@ def main() -> None:
     torch.optim.AdamW(convolution.parameters(), fused=True).step()
     del convolution
 
+    # glibc keeps freed blocks in fragments; above this size it maps and unmaps each tensor by itself
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 64 * 1024)
+    libc.malloc_trim(0)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
     networks = build_networks(params, config)
