@@ -34,3 +34,24 @@ def test_the_batch_that_is_said_to_fit_fits_and_a_larger_one_does_not(pipeline):
 def test_a_budget_below_one_sample_is_refused(pipeline):
     with pytest.raises(DicetalkError, match="memory_budget_gib"):
         samples_within(1e-6, pipeline.unet, 4, 8, 8, 3)
+
+
+def test_a_budget_changes_how_many_run_together_but_no_result(pipeline, clips):
+    batches = []
+    hook = pipeline.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: batches.append(len(kwargs["sample"])), with_kwargs=True
+    )
+
+    def run(**options):
+        batches.clear()
+        generator = torch.Generator().manual_seed(0)
+        return pipeline(
+            **clips, num_inference_steps=1, generator=generator, output_type="latent", **options
+        ).frames
+
+    few = run(max_batch=1)
+    assert set(batches) == {1}
+    many = run(memory_budget_gib=1.0)
+    hook.remove()
+    assert len(batches) == 1
+    torch.testing.assert_close(many, few, rtol=1e-4, atol=1e-4)

@@ -17,7 +17,6 @@ from cases import case
 from dicetalk.planning.networks import build_networks, random_batch
 from dicetalk.training.loop import train
 
-
 M_MMAP_THRESHOLD = -3  # malloc.h
 
 
