@@ -75,7 +75,7 @@ def simulate_step(params: Params, config: dict[str, Any]) -> StepCost:
             with torch.autocast("cpu", half) if half else nullcontext():
                 loss = batch_loss(objective, params, networks, training.batch_size)
             forward_flops = meter.flops
-            loss.backward()
+            torch.autograd.backward(loss)  # `Tensor.backward` would switch the norms' mode off
         parameters = list(module.parameters())
         for parameter in parameters:
             parameter.grad = None
