@@ -75,6 +75,18 @@ def test_checkpointing_trades_memory_for_arithmetic(repository: Path):
     assert with_it.parameters == without.parameters
 
 
+def test_half_precision_halves_most_activations_also_when_checkpointed(repository: Path):
+    params, config = case(repository, "checkpointed")
+    diffusion = params.train_diffusion
+    training = diffusion.training.model_copy(update={"mixed_precision": "bf16"})
+    half = params.model_copy(update={"train_diffusion": diffusion.model_copy(update={"training": training})})
+    single_cost, half_cost = simulate_step(params, config), simulate_step(half, config)
+    assert half_cost.flops == single_cost.flops
+    assert (
+        0.45 * single_cost.activation_bytes < half_cost.activation_bytes < 0.85 * single_cost.activation_bytes
+    )
+
+
 def test_the_paper_profile_builds_the_released_sizes(repository: Path):
     import torch
 
