@@ -34,13 +34,13 @@ def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
     values, params = CASES[name], load_params(repository / "profiles/demo.yaml")
     training = params.train_diffusion.training.model_copy(
         update={
-            "num_steps": 3,
+            "num_steps": 2,
             "batch_size": values["batch"],
             "threads": 1,
             "gradient_checkpointing": values.get("checkpointing", False),
             "grad_accumulation_steps": values.get("accumulation", 1),
-            "validate_every_steps": 3,
-            "checkpoint_every_steps": 3,
+            "validate_every_steps": 2,
+            "checkpoint_every_steps": 2,
         }
     )
     diffusion = params.train_diffusion.model_copy(
