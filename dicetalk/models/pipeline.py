@@ -15,6 +15,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from dicetalk.errors import DicetalkError
 from dicetalk.models import autoencoder  # noqa: F401  # diffusers loads only classes of imported modules
+from dicetalk.models.batching import samples_within
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.guidance import Guidance, Scale
@@ -99,6 +100,7 @@ class DiceTalkPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: torch.Tensor | None = None,
         max_batch: int | None = 3,
+        memory_budget_gib: float | None = None,
         decode_chunk_size: int = 10,
         output_type: str = "pt",
         callback_on_step_end: Callable[..., dict] | None = None,
@@ -129,6 +131,8 @@ class DiceTalkPipeline(DiffusionPipeline):
             latents: unit noise `(batch, frames, channels, h, w)` to start from, padding frames of `windows`
                 included.
             max_batch: most UNet samples per forward pass, see `denoise`.
+            memory_budget_gib: instead of `max_batch`: as many samples as keep the UNet's activations below
+                this.
             decode_chunk_size: frames the autoencoder decodes at once.
             output_type: `pt`, `np` or `latent`.
             callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`, returns such a
@@ -176,6 +180,10 @@ class DiceTalkPipeline(DiffusionPipeline):
         latents = add_noise(start, latents.to(device).float(), sigma)
 
         # 5. Denoise
+        if memory_budget_gib is not None:
+            size = min(windows.size, total_frames), *clean_latents.shape[-2:]
+            num_tokens = conditions.audio_tokens.shape[2]
+            max_batch = samples_within(memory_budget_gib, self.unet, *size, num_tokens)
         with self.progress_bar(total=num_inference_steps - first_step) as progress:
 
             def on_step(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ from dicetalk.models.adapters import (
     current_conditions,
     use_conditions,
 )
+from dicetalk.models.fast_layers import use_fast_layers
+from dicetalk.models.token_sets import TokenSets
 
 
 @dataclass
@@ -91,6 +93,7 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             num_attention_heads=num_attention_heads,
             num_frames=num_frames,
         )
+        use_fast_layers(self)
         for name, attn in self.named_cross_attentions():
             temporal = "temporal_transformer_blocks" in name
             attn.set_processor(AdapterAttnProcessor(attn.inner_dim, attn.cross_attention_dim, temporal))
@@ -121,6 +124,21 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             if name.endswith(".attn2") and isinstance(module, Attention)
         ]
 
+    def use_channels_last(self) -> DiceTalkUNet:
+        """Lay convolution weights out channels-last, which GPUs prefer in half precision; returns the model.
+
+        `to(memory_format=...)` cannot: it has no such format for the five-dimensional temporal weights.
+        """
+        for weight in self.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return self
+
+    def spatial_adapter_dims(self) -> int:
+        """Return the widths of all spatial cross-attention layers, added up."""
+        layers = self.named_cross_attentions()
+        return sum(attn.inner_dim for _, attn in layers if not attn.processor.temporal)
+
     def adapter_parameters(self) -> list[nn.Parameter]:
         """Return the weights that the stock UNet does not have."""
         return [weight for _, attn in self.named_cross_attentions() for weight in attn.processor.parameters()]
@@ -135,8 +153,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         timestep: torch.Tensor | float,
         encoder_hidden_states: torch.Tensor,
         added_time_ids: torch.Tensor,
-        audio_tokens: torch.Tensor,
-        emotion_tokens: torch.Tensor,
+        audio_tokens: torch.Tensor | TokenSets,
+        emotion_tokens: torch.Tensor | TokenSets,
         face_mask: torch.Tensor | None = None,
         pose_feature: torch.Tensor | None = None,
         adapter_scales: tuple[float, float] = (1.0, 1.0),
@@ -150,7 +168,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             encoder_hidden_states: image embedding tokens `(batch, tokens, dim)` or per frame
                 `(batch, frames, tokens, dim)`.
             added_time_ids: fps, motion bucket, expression bucket `(batch, 3)`.
-            audio_tokens: `(batch, frames, tokens, dim)`; a frames axis of 1 means the same for all frames.
+            audio_tokens: `(batch, frames, tokens, dim)`; a frames axis of 1 means the same for all frames. Or
+                picked from sets that layers project once for many forward passes.
             emotion_tokens: likewise.
             face_mask: `(batch or 1, 1, height, width)` in [0, 1] at any resolution; gates the spatial
                 adapters. `None`: no gate.

@@ -102,3 +102,12 @@ def test_copies_and_saved_models_are_independent(stock, inputs, tmp_path):
         weight.zero_()
     assert torch.equal(duplicate(**inputs).sample, expected)
     assert torch.equal(DiceTalkUNet.from_pretrained(tmp_path)(**inputs).sample, expected)
+
+
+@torch.no_grad()
+def test_channels_last_changes_no_result(stock, inputs):
+    model = DiceTalkUNet.from_svd(stock).eval()
+    expected = model(**inputs).sample
+    assert model.use_channels_last() is model
+    assert model.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(**inputs).sample, expected, rtol=1e-4, atol=1e-5)

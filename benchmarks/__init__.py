@@ -1,0 +1,1 @@
+"""Speed and memory against a plain implementation: one process, the same weights, equal results."""

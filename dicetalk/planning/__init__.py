@@ -1,0 +1,1 @@
+"""What a training needs before anybody rents a GPU: memory, arithmetic, hours."""

@@ -1,0 +1,65 @@
+"""Small trainings of different shape, for tests of the plan against real runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dicetalk.config import Params, load_params
+
+CASES: dict[str, dict[str, Any]] = {
+    "demo": {"widths": (64, 96), "heads": (2, 3), "size_px": 64, "frames": 8, "batch": 12},
+    "checkpointed": {
+        "widths": (64, 96),
+        "heads": (2, 3),
+        "size_px": 96,
+        "frames": 12,
+        "batch": 8,
+        "checkpointing": True,
+    },
+    "wide": {"widths": (128, 256), "heads": (4, 4), "size_px": 96, "frames": 6, "batch": 3},
+    "three_levels": {
+        "widths": (64, 96, 128),
+        "heads": (2, 2, 4),
+        "size_px": 128,
+        "frames": 6,
+        "batch": 4,
+        "accumulation": 2,
+    },
+}
+
+
+def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
+    """Parameters and UNet configuration of a case."""
+    values, params = CASES[name], load_params(repository / "profiles/demo.yaml")
+    training = params.train_diffusion.training.model_copy(
+        update={
+            "num_steps": 2,
+            "batch_size": values["batch"],
+            "threads": 1,
+            "gradient_checkpointing": values.get("checkpointing", False),
+            "grad_accumulation_steps": values.get("accumulation", 1),
+            "validate_every_steps": 2,
+            "checkpoint_every_steps": 2,
+        }
+    )
+    diffusion = params.train_diffusion.model_copy(
+        update={"training": training, "num_frames": values["frames"]}
+    )
+    preprocess = params.preprocess.model_copy(update={"size_px": values["size_px"]})
+    params = params.model_copy(update={"train_diffusion": diffusion, "preprocess": preprocess})
+    levels = len(values["widths"])
+    config = {
+        "in_channels": 32,
+        "out_channels": 16,
+        "down_block_types": ["CrossAttnDownBlockSpatioTemporal"] * (levels - 1) + ["DownBlockSpatioTemporal"],
+        "up_block_types": ["UpBlockSpatioTemporal"] + ["CrossAttnUpBlockSpatioTemporal"] * (levels - 1),
+        "block_out_channels": values["widths"],
+        "num_attention_heads": values["heads"],
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 96,
+        "layers_per_block": 1,
+        "cross_attention_dim": 64,
+        "num_frames": values["frames"],
+    }
+    return params, config

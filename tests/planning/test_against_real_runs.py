@@ -1,0 +1,97 @@
+"""What the plan predicts is what real runs on the CPU take."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+from cases import CASES, case
+from torch.profiler import ProfilerActivity, profile
+
+from dicetalk.planning.estimate import MemoryOptions, demand
+from dicetalk.planning.networks import build_networks, random_batch
+from dicetalk.planning.simulate import batch_loss, simulate_step
+from dicetalk.training.loop import train
+
+MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::conv2d", "aten::conv3d")
+
+
+class Batches:
+    """Stands for encoded clips."""
+
+    def __init__(self, params, networks):
+        self.params, self.networks = params, networks
+
+    def draw(self, step, batch_size):
+        return random_batch(self.params, self.networks, batch_size)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_peak_memory_of_a_real_training_within_15_percent(repository: Path, tmp_path: Path, name: str):
+    """Two steps and a validation of the real loop; the profiler records each allocation of a tensor."""
+    params, config = case(repository, name)
+    cost = simulate_step(params, config)
+    checkpointing = params.train_diffusion.training.gradient_checkpointing
+    predicted = demand(cost, MemoryOptions(checkpointing, optimizer_8bit=False), num_gpus=1).peak
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        networks = build_networks(params, config)
+        objective = networks.objective(params)
+        objective.train_batches = objective.test_batches = Batches(params, networks)
+        train(objective, params.train_diffusion.training, tmp_path)
+    measured = peak_bytes(run)
+    print(f"{name}: predicted {predicted / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB")
+    assert predicted == pytest.approx(measured, rel=0.15)
+
+
+def peak_bytes(run: profile) -> int:
+    """The most bytes allocated at any time of a profile."""
+    events = [event for event in run.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_flops_of_a_real_step_within_2_percent_of_the_profiler(repository: Path, name: str):
+    params, config = case(repository, name)
+    training = params.train_diffusion.training
+    # One sample: arithmetic is proportional to the batch, time as well
+    training = training.model_copy(update={"batch_size": 1})
+    diffusion = params.train_diffusion.model_copy(update={"training": training})
+    params = params.model_copy(update={"train_diffusion": diffusion})
+    cost = simulate_step(params, config)
+
+    networks = build_networks(params, config)
+    objective = networks.objective(params)
+    networks.parts().train()
+    first = {tuple(m.conv_in.weight.shape) for m in (networks.unet, networks.pose_guider)}
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True) as run:
+        batch_loss(objective, params, networks, 1).backward()
+    measured = sum(flops(event, first) for event in run.events())
+    print(f"{name}: predicted {cost.flops / 1e9:.2f} GFLOP, profiled {measured / 1e9:.2f} GFLOP")
+    assert cost.flops == pytest.approx(measured, rel=0.02)
+
+
+def flops(event: torch.autograd.profiler_util.FunctionEvent, first: set[tuple[int, ...]]) -> int:
+    """The profiler's count of an operation; from its recorded shapes where the profiler has no formula.
+
+    `first` are the weights of convolutions whose input needs no gradient.
+    """
+    if event.name in MATMULS:
+        return event.flops or 0
+    shapes = event.input_shapes
+    if event.name == "aten::convolution_backward":
+        output, weight = shapes[0], tuple(shapes[2])
+        products = 1 if weight in first else 2
+        return products * 2 * prod(output) * prod(weight[1:])
+    if event.name == "aten::_scaled_dot_product_flash_attention_for_cpu":
+        (batch, heads, queries, dim), keys = shapes[0], shapes[1][2]
+        return 2 * 2 * batch * heads * queries * keys * dim
+    if event.name == "aten::_scaled_dot_product_flash_attention_for_cpu_backward":
+        (batch, heads, queries, dim), keys = shapes[1], shapes[2][2]
+        return 5 * 2 * batch * heads * queries * keys * dim
+    return 0
