@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from dicetalk.config import load_params
@@ -9,6 +10,7 @@ from dicetalk.files import atomic_path, write_json
 from dicetalk.tracking import stage_run
 from stages import run
 
+WORK = Path("runs/evaluate")  # measured clips, from which a killed evaluation continues
 
 def main() -> None:
     """Read `evaluate` and write `metrics/evaluate.json` and `outputs/evaluation/per_clip.parquet`."""
@@ -18,7 +20,11 @@ def main() -> None:
 
     with stage_run("evaluate", params.tracking, params.evaluate) as tracker:
         evaluation = evaluate_generated(
-            Path("outputs/generated"), Path("data/processed/mead"), Path("models/evaluators"), params.evaluate
+            Path("outputs/generated"),
+            Path("data/processed/mead"),
+            Path("models/evaluators"),
+            params.evaluate,
+            WORK,
         )
         values = {
             f"{system}/{metric}": estimate["value"]
@@ -29,6 +35,7 @@ def main() -> None:
     with atomic_path(Path("outputs/evaluation/per_clip.parquet")) as temporary:
         evaluation.per_clip.to_parquet(temporary, index=False)
     write_json(Path("metrics/evaluate.json"), evaluation.report)
+    shutil.rmtree(WORK)
 
 
 if __name__ == "__main__":

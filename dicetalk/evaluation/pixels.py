@@ -1,0 +1,55 @@
+"""How close are the frames themselves to the real ones? PSNR, SSIM and LPIPS, where there is ground truth.
+
+They ask for the same picture, not for a good one: a head that moves otherwise than the real one scores badly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from dicetalk.errors import DicetalkError
+
+if TYPE_CHECKING:
+    from dicetalk.evaluation.protocol import Definition
+
+
+@torch.inference_mode()
+def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definition) -> dict[str, np.ndarray]:
+    """Compare the frames two videos have in common, generated ones scaled to the real size.
+
+    PSNR is that of the mean squared error of the whole clip; SSIM (Gaussian window of 11, sigma 1.5) and LPIPS
+    are means over frames.
+
+    Args:
+        generated: uint8 RGB `(frames, height, width, 3)`.
+        real: the same moments of the real video, of any size.
+        definition: the protocol; names the metrics and the stride.
+
+    Returns:
+        `psnr` in dB and `ssim`, each a single number.
+
+    Raises:
+        DicetalkError: when the videos are identical, so that PSNR is infinite.
+    """
+    import cv2
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    count, stride = min(len(generated), len(real)), definition.readers["pixels"].stride
+    height, width = real.shape[1:3]
+    squared, similarities = [], []
+    for shown, wanted in zip(generated[:count:stride], real[:count:stride], strict=True):
+        if shown.shape != wanted.shape:
+            smaller = shown.shape[0] > height
+            shown = cv2.resize(
+                shown, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+            )
+        a, b = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() for frame in (shown, wanted))
+        squared.append((a - b).square().mean(dtype=torch.float64).item())
+        similarities.append(structural_similarity_index_measure(a, b, data_range=255.0).item())
+    if not any(squared):
+        raise DicetalkError("every frame equals the real one: PSNR is infinite")
+    psnr = 10 * np.log10(255.0**2 / np.mean(squared))
+    return {"psnr": np.array(psnr), "ssim": np.array(np.mean(similarities))}
