@@ -12,6 +12,7 @@ from stages import run
 
 WORK = Path("runs/evaluate")  # measured clips, from which a killed evaluation continues
 
+
 def main() -> None:
     """Read `evaluate` and write `metrics/evaluate.json` and `outputs/evaluation/per_clip.parquet`."""
     params = load_params()

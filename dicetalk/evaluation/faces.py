@@ -5,6 +5,7 @@ Faces are found with BlazeFace and FaceMesh, whatever detector the publisher use
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import cv2
@@ -15,9 +16,12 @@ from dicetalk.evaluation.landmarks import MIN_FOUND, LandmarkReader
 
 # Where published networks expect a face, in fractions of the crop's side.
 # ArcFace: both eye centres, nose tip, mouth corners, of a crop of 112 px (InsightFace).
-ARCFACE_TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-) / 112
+ARCFACE_TEMPLATE = (
+    np.array(
+        [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    )
+    / 112
+)
 ARCFACE_POINTS = [(33, 133), (362, 263), (1,), (61,), (291,)]
 # dlib's five-point chips with padding 0.25: outer and inner corner of both eyes, base of the nose.
 DLIB_TEMPLATE = (
@@ -77,7 +81,7 @@ def face_boxes(video: Video, stride: int, size_px: int, interpolation: int) -> n
 
 
 def aligned_faces(
-    video: Video, stride: int, size_px: int, points: list[tuple[int, ...]], template: np.ndarray
+    video: Video, stride: int, size_px: int, points: Sequence[tuple[int, ...]], template: np.ndarray
 ) -> np.ndarray:
     """Turn, scale and move faces so that their `points` fall on a template: `(faces, size_px, size_px, 3)` uint8.
 

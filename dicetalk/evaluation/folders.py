@@ -13,7 +13,9 @@ from dicetalk.labels import EMOTIONS, check_emotion
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v")
 # `M003_neu_1_001` of EAT's evaluation and `M003#neutral#1#001` of EDTalk's lists: person, emotion, level, number.
-MEAD_NAME = re.compile(r"(?P<identity>[MW]\d{3})[_#](?P<emotion>[a-z]+)[_#](?:level_?)?(?P<level>[123])[_#]\d+")
+MEAD_NAME = re.compile(
+    r"(?P<identity>[MW]\d{3})[_#](?P<emotion>[a-z]+)[_#](?:level_?)?(?P<level>[123])[_#]\d+"
+)
 ABBREVIATIONS = {name[:3]: name for name in EMOTIONS}
 FPS_TOLERANCE = 0.01
 

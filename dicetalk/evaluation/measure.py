@@ -12,7 +12,7 @@ from dicetalk.evaluation.clips import Clip
 from dicetalk.evaluation.faces import Video
 from dicetalk.evaluation.landmarks import LandmarkReader
 from dicetalk.evaluation.pixels import compare_pixels
-from dicetalk.evaluation.protocol import Definition
+from dicetalk.evaluation.protocol import Definition, Role
 from dicetalk.evaluation.readers import Parts, Reader, hear, see
 
 
@@ -24,7 +24,7 @@ class Measurer:
         readers: the networks by role, which threads share.
     """
 
-    def __init__(self, definition: Definition, readers: Mapping[str, Reader]) -> None:
+    def __init__(self, definition: Definition, readers: Mapping[Role, Reader]) -> None:
         self.definition, self.readers = definition, readers
         self.finder = LandmarkReader()
 

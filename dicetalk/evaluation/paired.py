@@ -49,7 +49,7 @@ def paired_tests(
             on=["clip_id", "identity"],
             suffixes=("", "_baseline"),
         )
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for metric, column in columns.items():
             if column not in both:
                 continue

@@ -48,7 +48,7 @@ def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definiti
             )
         a, b = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() for frame in (shown, wanted))
         squared.append((a - b).square().mean(dtype=torch.float64).item())
-        similarities.append(structural_similarity_index_measure(a, b, data_range=255.0).item())
+        similarities.append(float(structural_similarity_index_measure(a, b, data_range=255.0)))  # type: ignore[arg-type]
     if not any(squared):
         raise DicetalkError("every frame equals the real one: PSNR is infinite")
     psnr = 10 * np.log10(255.0**2 / np.mean(squared))

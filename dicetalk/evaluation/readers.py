@@ -166,7 +166,9 @@ def load_readers(definition: Definition, evaluators: Path) -> tuple[dict[Role, R
             except DicetalkError as error:
                 missing[role] = " ".join(str(error).split())
     if not readers:
-        raise DicetalkError("Not one network of the protocol is on this machine: " + "; ".join(missing.values()))
+        raise DicetalkError(
+            "Not one network of the protocol is on this machine: " + "; ".join(missing.values())
+        )
     return readers, missing
 
 

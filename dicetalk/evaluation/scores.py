@@ -34,7 +34,13 @@ EMO_SCORES = {
 }
 # Fréchet distances compare these parts, by the role that the protocol names.
 FRECHET_METRICS = ("fid", "fvd", "fd_image", "fd_video", "fd_expression")
-FRECHET_PARTS = {"image": "image", "video": "video", "identity": "identity", "sync": "lips", "emotion": "expression"}
+FRECHET_PARTS = {
+    "image": "image",
+    "video": "video",
+    "identity": "identity",
+    "sync": "lips",
+    "emotion": "expression",
+}
 MIN_CLIPS_FRECHET = 4
 
 
@@ -58,7 +64,11 @@ def score_trial(trial: Trial, max_shift_frames: int) -> tuple[dict[str, Any], st
         probabilities = shown["emotion"]
         row["emotion_correct"] = float(is_correct(probabilities, real.emotion))
         row["target_probability"] = target_probability(probabilities, real.emotion)
-    if trial.system not in ("real", "still", "wrong_emotion"):  # whose frames were not compared with this clip
+    if trial.system not in (
+        "real",
+        "still",
+        "wrong_emotion",
+    ):  # whose frames were not compared with this clip
         row |= {name: float(shown[name]) for name in ("psnr", "ssim", "lpips") if name in shown}
     known = "known_landmarks" if "known_landmarks" in real.seen else "landmarks"
     if "landmarks" not in shown or known not in real.seen:
@@ -176,7 +186,9 @@ def _groups(identities: Sequence[str], definition: Definition) -> list[int]:
     """Return the group of each pair: itself, or its person, or one of `frechet_groups` of these in turn."""
     people = sorted(set(identities))
     by_person = definition.interval_unit == "identity" and len(people) > 1
-    units: Iterable[int] = (people.index(name) for name in identities) if by_person else range(len(identities))
+    units: Iterable[int] = (
+        (people.index(name) for name in identities) if by_person else range(len(identities))
+    )
     number = definition.frechet_groups
     return [unit if number is None else unit % number for unit in units]
 

@@ -180,10 +180,10 @@ class Session:
                 continue
             system_rows = self._score(own)
             rows += system_rows
-            estimates[system], reasons = estimate_system(
+            estimates[system], unmeasured = estimate_system(
                 pd.DataFrame(system_rows), self.settings, self.definition, emotions
             )
-            self._skip(skipped, system, reasons)
+            self._skip(skipped, system, unmeasured)
         for (system, metric), result in self._frechet(trials):
             if isinstance(result, DicetalkError):
                 self._skip(skipped, system, {metric: str(result)})

@@ -33,8 +33,8 @@ class Estimate:
 
     def as_json(self) -> dict[str, float | int | list[float]]:
         """Return the form of `metrics/evaluate.json`."""
-        values = {"value": self.value, "ci95": [self.low, self.high], "n": self.n}
-        return values if self.identities is None else values | {"identities": self.identities}
+        people = {} if self.identities is None else {"identities": self.identities}
+        return {"value": self.value, "ci95": [self.low, self.high], "n": self.n, **people}
 
 
 def rng_for(seed: int, *names: str) -> np.random.Generator:

@@ -1,5 +1,8 @@
-"""Independent public implementations that tests compare with; installed without their dependencies, never imported
-by the library. `make test` puts them beside the environment (`tests/oracles.txt`), where nothing else finds them."""
+"""Independent public implementations that tests compare with; the library never imports them.
+
+`make test` installs them without their dependencies beside the environment (`tests/oracles.txt`), where nothing
+else finds them.
+"""
 
 from __future__ import annotations
 

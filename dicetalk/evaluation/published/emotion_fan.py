@@ -51,7 +51,9 @@ class EmotionFan(nn.Module):
         self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
         self.alpha = nn.Sequential(nn.Linear(512, 1), nn.Sigmoid())
         self.beta = nn.Sequential(nn.Linear(1024, 1), nn.Sigmoid())
-        self.pred_fc1 = nn.Linear(512, len(CLASSES))  # of the variant without relations; in the file, not used
+        self.pred_fc1 = nn.Linear(
+            512, len(CLASSES)
+        )  # of the variant without relations; in the file, not used
         self.pred_fc2 = nn.Linear(1024, len(CLASSES))
 
     def features(self, faces: Tensor) -> Tensor:

@@ -64,7 +64,9 @@ class DenseBlock(nn.Module):
             if first
             else SeparableConvolution(in_channels, out_channels, stride=2)
         )
-        self.conv1, self.conv2, self.conv3 = (SeparableConvolution(out_channels, out_channels) for _ in range(3))
+        self.conv1, self.conv2, self.conv3 = (
+            SeparableConvolution(out_channels, out_channels) for _ in range(3)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(images, in_channels, height, width)` to `(images, out_channels, height / 2, width / 2)`."""
@@ -98,7 +100,10 @@ class ScaledConvolution(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.ParameterDict(
-            {"filters": torch.zeros(out_channels, in_channels, kernel, kernel), "bias": torch.zeros(out_channels)}
+            {
+                "filters": torch.zeros(out_channels, in_channels, kernel, kernel),
+                "bias": torch.zeros(out_channels),
+            }
         )
         self.scale = nn.ParameterDict(
             {"weights": torch.zeros(out_channels), "biases": torch.zeros(out_channels)}
@@ -178,7 +183,9 @@ def read_manifest(folder: Path, name: str) -> dict[str, Tensor]:
         values = raw * quantised["scale"] + quantised["min"] if quantised else raw.view(np.float32)
         tensor = torch.from_numpy(np.array(values, np.float32).reshape(entry["shape"]))
         if tensor.ndim == 4:
-            tensor = tensor.permute(2, 3, 0, 1) if "depthwise" in entry["name"] else tensor.permute(3, 2, 0, 1)
+            tensor = (
+                tensor.permute(2, 3, 0, 1) if "depthwise" in entry["name"] else tensor.permute(3, 2, 0, 1)
+            )
         state[entry["name"].replace("/", ".")] = tensor.contiguous()
     if position != len(data):
         raise DicetalkError(f"{folder / name}.bin has {len(data)} bytes, its manifest describes {position}.")

@@ -18,7 +18,9 @@ FEATURE_DIM = 2048
 class Convolution(nn.Module):
     """Convolution without bias, batch normalisation, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int = 1
+    ):
         super().__init__()
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         padding = (0, 0) if stride > 1 else (height // 2, width // 2)
@@ -55,7 +57,13 @@ class BlockA(nn.Module):
         """Map `(images, channels, 35, 35)` to `(images, 224 + pooled, 35, 35)`."""
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat(
-            [self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(_mean_pool(x))], 1
+            [
+                self.branch1x1(x),
+                self.branch5x5_2(self.branch5x5_1(x)),
+                double,
+                self.branch_pool(_mean_pool(x)),
+            ],
+            1,
         )
 
 

@@ -24,7 +24,15 @@ from dicetalk.evaluation.faces import (
 )
 from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.protocol import ReaderDefinition
-from dicetalk.evaluation.published import arcface, emo_affectnet, emotion_fan, face_api, i3d, inception, syncnet_v2
+from dicetalk.evaluation.published import (
+    arcface,
+    emo_affectnet,
+    emotion_fan,
+    face_api,
+    i3d,
+    inception,
+    syncnet_v2,
+)
 from dicetalk.evaluation.published.load import load_published
 from dicetalk.evaluation.readers import Parts, Reader
 from dicetalk.labels import EMOTIONS, emotion_index
@@ -73,7 +81,9 @@ class SyncNetReader(PublishedReader):
         if num_windows < 1:
             raise DicetalkError(f"SyncNet needs 6 frames, found {len(video.frames)}")
         bgr = np.ascontiguousarray(syncnet_faces(video, syncnet_v2.INPUT_PX)[..., ::-1])
-        windows = np.lib.stride_tricks.sliding_window_view(bgr, syncnet_v2.WINDOW_FRAMES, axis=0)[:num_windows]
+        windows = np.lib.stride_tricks.sliding_window_view(bgr, syncnet_v2.WINDOW_FRAMES, axis=0)[
+            :num_windows
+        ]
 
         def embed(x: Tensor) -> Tensor:
             return self.network.embed_video(x.permute(0, 3, 4, 1, 2).float())

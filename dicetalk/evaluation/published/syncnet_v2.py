@@ -12,8 +12,14 @@ WINDOW_FRAMES = 5
 EMBEDDING_DIM = 1024
 
 
-def _audio_layer(in_channels: int, out_channels: int, kernel: tuple[int, int] = (3, 3), padding: int = 1) -> list:
-    return [nn.Conv2d(in_channels, out_channels, kernel, padding=padding), nn.BatchNorm2d(out_channels), nn.ReLU()]
+def _audio_layer(
+    in_channels: int, out_channels: int, kernel: tuple[int, int] = (3, 3), padding: int = 1
+) -> list:
+    return [
+        nn.Conv2d(in_channels, out_channels, kernel, padding=padding),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    ]
 
 
 def _lip_layer(
