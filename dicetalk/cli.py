@@ -133,7 +133,7 @@ def evaluate(
     generated: Annotated[
         list[str],
         typer.Option(
-            help="Folder of generated videos, or NAME=FOLDER; again for more systems. Floors derive from the first."
+            help="Folder of generated videos, or NAME=FOLDER; again for more systems."
         ),
     ],
     real: Annotated[
@@ -158,8 +158,8 @@ def evaluate(
     """Score any system's videos against real ones of the same names, with 95 % intervals.
 
     Labels come from `clips.csv` in the real folder or from names like `M003_hap_3_001`. A folder of the
-    `generate` stage (with `manifest.parquet`) is scored against a processed data set. Every file that could not
-    be measured is listed with its reason.
+    `generate` stage (with `manifest.parquet`) is scored against a processed data set. Every file that could
+    not be measured is listed with its reason.
 
     Example: `dicetalk evaluate --generated videos --real clips --protocol open`
     """

@@ -22,8 +22,8 @@ def evaluate_any(
     """Evaluate a folder of the `generate` stage, or plain folders of videos, as the command line names them.
 
     Args:
-        generated: folders, each with an optional `NAME=` before; the first is called `ours` without one, others
-            after their folder.
+        generated: folders, each with an optional `NAME=` before; the first is called `ours` without one,
+            others after their folder.
         real: a processed data set for the former, a folder of videos for the latter.
         evaluators: folder of the in-domain metric networks.
         settings: the `evaluate` section.
@@ -96,8 +96,8 @@ def evaluate_folders(
 ) -> Evaluation:
     """Evaluate the videos of one or more systems against real ones of the same names.
 
-    Labels come from `clips.csv` in the real folder, or from names in MEAD's style; without, emotion metrics are
-    skipped. The reference image is the first real frame.
+    Labels come from `clips.csv` in the real folder, or from names in MEAD's style; without, emotion metrics
+    are skipped. The reference image is the first real frame.
 
     Args:
         generated: folder of each system by its name; floors derive from the first.

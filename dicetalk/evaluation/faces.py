@@ -66,7 +66,7 @@ class Video:
 
 
 def face_boxes(video: Video, stride: int, size_px: int, interpolation: int) -> np.ndarray:
-    """Cut the bounding boxes of the landmarks out of frames with a face: `(faces, size_px, size_px, 3)` uint8."""
+    """Cut out the bounding boxes of the landmarks, scaled: uint8 `(faces, size_px, size_px, 3)`."""
     height, width = video.frames.shape[1:3]
     faces = []
     for index in video.found[::stride]:
@@ -83,7 +83,7 @@ def face_boxes(video: Video, stride: int, size_px: int, interpolation: int) -> n
 def aligned_faces(
     video: Video, stride: int, size_px: int, points: Sequence[tuple[int, ...]], template: np.ndarray
 ) -> np.ndarray:
-    """Turn, scale and move faces so that their `points` fall on a template: `(faces, size_px, size_px, 3)` uint8.
+    """Turn, scale and move faces so that `points` fall on a template: `(faces, size_px, size_px, 3)`.
 
     Args:
         video: the frames.
@@ -101,7 +101,7 @@ def aligned_faces(
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the turn, scale and shift `(2, 3)` that moves points `(n, 2)` closest to others (Umeyama 1991)."""
+    """Return turn, scale and shift `(2, 3)` that move points `(n, 2)` closest to others (Umeyama 1991)."""
     source_centre, target_centre = source.mean(axis=0), target.mean(axis=0)
     from_centre, to_centre = source - source_centre, target - target_centre
     # As complex numbers, the least-squares turn and scale is one quotient.
@@ -114,8 +114,8 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def syncnet_faces(video: Video, size_px: int) -> np.ndarray:
     """Cut out face and chin as SyncNet's pipeline does: `(frames, size_px, size_px, 3)` uint8.
 
-    Boxes are median-filtered over 13 frames and grown by 0.4 of the half side, more below than above; what lies
-    outside of the picture is grey. Frames without a face take the box of their neighbours.
+    Boxes are median-filtered over 13 frames and grown by 0.4 of the half side, more below than above; what
+    lies outside of the picture is grey. Frames without a face take the box of their neighbours.
     """
     from scipy.signal import medfilt
 

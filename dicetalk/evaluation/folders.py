@@ -1,4 +1,4 @@
-"""Folders of any system's videos: which files, what they are labelled, and how they differ from the real ones."""
+"""Folders of any system's videos: which files, their labels, and how they differ from the real ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dicetalk.errors import DicetalkError
 from dicetalk.labels import EMOTIONS, check_emotion
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v")
-# `M003_neu_1_001` of EAT's evaluation and `M003#neutral#1#001` of EDTalk's lists: person, emotion, level, number.
+# `M003_neu_1_001` of EAT's evaluation and `M003#neutral#1#001` of EDTalk's lists: person, emotion, level,
+# number.
 MEAD_NAME = re.compile(
     r"(?P<identity>[MW]\d{3})[_#](?P<emotion>[a-z]+)[_#](?:level_?)?(?P<level>[123])[_#]\d+"
 )

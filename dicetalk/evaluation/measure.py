@@ -30,7 +30,7 @@ class Measurer:
 
     def measure(
         self, clip: Clip, keep: Collection[int] = (), real: Clip | None = None
-    ) -> tuple[Parts, dict[str, str]]:
+    ) -> tuple[Parts, dict[Role, str]]:
         """Measure a clip, of which the protocol may take the first frames only.
 
         Args:
@@ -40,8 +40,9 @@ class Measurer:
 
         Returns:
             The parts of `dicetalk.evaluation.readers`, for pixels also `psnr`, `ssim` and `lpips`, and the
-            landmarks that `preprocess` found in the full-size video as `known_landmarks`, which are more exact
-            than what can be read from the crop; and for each role that could not be measured the reason.
+            landmarks that `preprocess` found in the full-size video as `known_landmarks`, which are more
+            exact than what can be read from the crop; and for each role that could not be measured the
+            reason.
 
         Raises:
             DicetalkError: when the clip is too short, or no role can be measured.
@@ -49,7 +50,8 @@ class Measurer:
         kept = {f"frame_{index}": clip.frames[index] for index in keep}
         if len(clip.frames) < self.definition.min_frames:
             raise DicetalkError(
-                f"{clip.clip_id} has {len(clip.frames)} frames, the protocol needs {self.definition.min_frames}"
+                f"{clip.clip_id} has {len(clip.frames)} frames, "
+                f"the protocol needs {self.definition.min_frames}"
             )
         if self.definition.num_frames is not None:
             clip = clip.cut(self.definition.num_frames)
@@ -72,11 +74,11 @@ class Measurer:
             raise DicetalkError("; ".join(f"{role}: {reason}" for role, reason in problems.items()))
         return parts | kept, problems
 
-    def see(self, frames: np.ndarray) -> tuple[Parts, dict[str, str]]:
-        """Return the parts of frames `(frames, height, width, 3)` uint8 RGB, and failed roles with reasons."""
+    def see(self, frames: np.ndarray) -> tuple[Parts, dict[Role, str]]:
+        """Return the parts of frames `(frames, height, width, 3)` uint8 RGB, and why roles failed."""
         video = Video(frames, self.finder)
         parts: Parts = {}
-        problems = {}
+        problems: dict[Role, str] = {}
         for role, reader in self.readers.items():
             try:
                 parts |= see(reader, video)

@@ -1,4 +1,7 @@
-"""What networks saw in videos, kept on disk: memory does not grow with their number, killed work continues."""
+"""What networks saw in videos, kept on disk.
+
+So memory does not grow with the number of videos, and killed work continues.
+"""
 
 from __future__ import annotations
 

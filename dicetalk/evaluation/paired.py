@@ -1,8 +1,8 @@
 """Is one system better than another, or were its clips easier? Tests on the clips that both have.
 
-The difference of each clip, its mean with a bootstrap interval, and the chance of a mean this far from zero if
-the systems' names meant nothing: the two values of a clip (or of all clips of a person) are swapped at random.
-Over the metrics of one pair of systems, chances are corrected by Holm's method.
+The difference of each clip, its mean with a bootstrap interval, and the chance of a mean this far from zero
+if the systems' names meant nothing: the two values of a clip (or of all clips of a person) are swapped at
+random. Over the metrics of one pair of systems, chances are corrected by Holm's method.
 """
 
 from __future__ import annotations

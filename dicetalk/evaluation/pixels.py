@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definition) -> dict[str, np.ndarray]:
     """Compare the frames two videos have in common, generated ones scaled to the real size.
 
-    PSNR is that of the mean squared error of the whole clip; SSIM (Gaussian window of 11, sigma 1.5) and LPIPS
-    are means over frames.
+    PSNR is that of the mean squared error of the whole clip; SSIM (Gaussian window of 11, sigma 1.5) and
+    LPIPS are means over frames.
 
     Args:
         generated: uint8 RGB `(frames, height, width, 3)`.

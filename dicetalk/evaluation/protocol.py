@@ -50,8 +50,8 @@ class Definition(BaseModel):
         num_frames: every system is cut to its first `num_frames` frames; null takes whole videos.
         min_frames: shorter videos are refused.
         interval_unit: what intervals and tests resample: single clips, or all clips of an identity together.
-        frechet_groups: intervals of Fréchet distances leave out one of so many groups of clips; null leaves out
-            one clip (or identity) at a time, which needs memory for each.
+        frechet_groups: intervals of Fréchet distances leave out one of so many groups of clips; null leaves
+            out one clip (or identity) at a time, which needs memory for each.
         readers: role -> its network.
         networks: metric -> the role that reads it.
         left_out: metric -> why the protocol does not have it.

@@ -2,7 +2,7 @@
 
 | role | parts |
 |---|---|
-| emotion | `emotion`: class probabilities `(8,)`; `expression`: features `(frames, dim)` where the network has them |
+| emotion | `emotion`: class probabilities `(8,)`; some also `expression`: features `(frames, dim)` |
 | identity | `identity`: embeddings `(frames, dim)` |
 | sync | `lips`, `heard`: embeddings `(windows, dim)` |
 | image, video | `image`, `video`: features `(vectors, dim)` |
@@ -51,7 +51,7 @@ class Reader:
         raise NotImplementedError
 
     def hear(self, samples: np.ndarray, num_frames: int) -> Parts:
-        """Return the parts of the sound `(samples,)` of the first `num_frames` frames; only `sync` has any."""
+        """Return the parts of sound `(samples,)` during `num_frames` frames; only `sync` has any."""
         return {}
 
 

@@ -139,8 +139,8 @@ Pair = tuple[Callable[[], Moments], Callable[[], Moments], str]
 def frechet_pairs(trials: Sequence[Trial], part: str) -> list[Pair]:
     """Pair each video with its real clip; real clips, which would pair with themselves, with a neighbour.
 
-    The real clips are thus split into two halves, whose distance is what two samples of reality differ by. Pairs
-    in which a video lacks the part are left out.
+    The real clips are thus split into two halves, whose distance is what two samples of reality differ by.
+    Pairs in which a video lacks the part are left out.
 
     Returns:
         Functions that read the features of either side, and the identity.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from dicetalk.evaluation.observations import Observation
 
-
 FLOORS = ("real", "still", "wrong_audio", "wrong_emotion")  # names no system may take
 
 

@@ -1,7 +1,7 @@
 """Independent public implementations that tests compare with; the library never imports them.
 
-`make test` installs them without their dependencies beside the environment (`tests/oracles.txt`), where nothing
-else finds them.
+`make test` installs them without their dependencies beside the environment (`tests/oracles.txt`), where
+nothing else finds them.
 """
 
 from __future__ import annotations

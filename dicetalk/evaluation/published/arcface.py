@@ -1,4 +1,4 @@
-"""ArcFace's IResNet-50 (Deng et al. 2019; "improved" residual units of Duta et al. 2020): faces to 512 numbers.
+"""ArcFace's IResNet-50 (Deng et al. 2019; residual units of Duta et al. 2020): faces to 512 numbers.
 
 Tensor names are those of InsightFace's `backbone.pth` for r50, e.g. of `ms1mv3_arcface_r50_fp16`.
 """

@@ -1,8 +1,8 @@
-"""EMO-AffectNet (Ryumina et al. 2022), the emotion network the paper cites for Emo-Score: its static ResNet-50.
+"""EMO-AffectNet (Ryumina et al. 2022), which the paper cites for Emo-Score: its static ResNet-50.
 
-Tensor names are those of `FER_static_ResNet50_AffectNet.pt`, itself converted from Keras: "same" padding in the
-first convolution, none in the pooling, stride in the first convolution of a block, batch normalisation with
-epsilon 0.001.
+Tensor names are those of `FER_static_ResNet50_AffectNet.pt`, itself converted from Keras: "same" padding in
+the first convolution, none in the pooling, stride in the first convolution of a block, batch normalisation
+with epsilon 0.001.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(images, in_channels, height, width)` to `(images, 4 * width, height / stride, width / stride)`."""
+        """Map `(images, in_channels, height, width)` to `(images, 4 * width, height / stride, ...)`."""
         y = F.relu(self.batch_norm1(self.conv1(x)))
         y = F.relu(self.batch_norm2(self.conv2(y)))
         return F.relu(self.batch_norm3(self.conv3(y)) + self.i_downsample(x))
@@ -59,7 +59,7 @@ class EmoAffectNet(nn.Module):
         self.fc2 = nn.Linear(512, len(CLASSES))
 
     def features(self, faces: Tensor) -> Tensor:
-        """Map `(faces, 3, 224, 224)` BGR in [0, 255] minus `MEAN_BGR` to expression features `(faces, 512)`."""
+        """Map `(faces, 3, 224, 224)` BGR in [0, 255] minus `MEAN_BGR` to features `(faces, 512)`."""
         x = F.pad(faces, (2, 3, 2, 3))  # TensorFlow's "SAME" for 224 px, kernel 7, stride 2
         x = F.max_pool2d(F.relu(self.batch_norm1(self.conv_layer_s2_same(x))), 3, stride=2)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))

@@ -1,7 +1,7 @@
 """Emotion-FAN (Meng et al. 2019): ResNet-18 features of frames, weighted by self- and relation-attention.
 
-The eight-class network that EAT (Gan et al. 2023) fine-tuned on MEAD and that later papers call emotion accuracy.
-Tensor names are those of its checkpoint's `state_dict`, without `module.`.
+The eight-class network that EAT (Gan et al. 2023) fine-tuned on MEAD and that later papers call emotion
+accuracy. Tensor names are those of its checkpoint's `state_dict`, without `module.`.
 """
 
 from __future__ import annotations

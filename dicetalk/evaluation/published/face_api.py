@@ -1,8 +1,8 @@
 """Two small face networks that install from a package registry: expressions and identities of face-api.
 
-Expressions: a densely connected network of separable convolutions, seven classes. Identities: dlib's ResNet of
-29 layers, 128 numbers. Tensor names follow the published TensorFlow.js manifest, with `/` as `.`; weights are
-stored as 8-bit numbers with a scale and a minimum per tensor.
+Expressions: a densely connected network of separable convolutions, seven classes. Identities: dlib's ResNet
+of 29 layers, 128 numbers. Tensor names follow the published TensorFlow.js manifest, with `/` as `.`; weights
+are stored as 8-bit numbers with a scale and a minimum per tensor.
 """
 
 from __future__ import annotations

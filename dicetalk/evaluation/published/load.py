@@ -24,7 +24,7 @@ from dicetalk.files import sha256_file
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, also out of a training checkpoint's `state_dict`, without `module.` before its names.
+    """Read a state dict, also out of a checkpoint's `state_dict`, without `module.` before its names.
 
     Nothing but tensors and plain containers is unpickled.
 

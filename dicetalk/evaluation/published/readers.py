@@ -1,4 +1,4 @@
-"""How each published network is fed: its crop, its resize and its range of values, as its publisher does it."""
+"""How each published network is fed: crop, resize and range of values, as its publisher does it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class InceptionReader(PublishedReader):
 
 
 class I3DReader(PublishedReader):
-    """FVD logits of consecutive, not overlapping windows of 16 frames from the first one; the rest is left out."""
+    """FVD logits of consecutive windows of 16 frames that do not overlap; the rest is left out."""
 
     def see(self, video: Video) -> Parts:
         """Return `video`; refuses videos of less than 16 frames."""
@@ -214,7 +214,7 @@ def reference_resize(frames: Tensor) -> Tensor:
 
 
 def clean_resize(frames: Tensor) -> Tensor:
-    """Scale as clean-fid does: Pillow's antialiased bicubic filter in floating point, then as `reference_resize`.
+    """Scale as clean-fid does: Pillow's antialiased bicubic filter in floating point, then to [-1, 1].
 
     Args:
         frames: uint8 RGB `(frames, height, width, 3)`.
@@ -252,7 +252,7 @@ def _face_api_input(faces: Tensor) -> Tensor:
 
 
 def _in_our_order(frame_logits: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """Return a video's probabilities `(8,)` in the order of `EMOTIONS`, 0 for what the network does not know."""
+    """Return a video's probabilities `(8,)` in the order of `EMOTIONS`, 0 for unknown classes."""
     probabilities = np.zeros(len(EMOTIONS))
     probabilities[[emotion_index(name) for name in classes]] = video_probabilities(frame_logits)
     return probabilities

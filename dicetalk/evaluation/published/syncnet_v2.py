@@ -1,6 +1,7 @@
-"""SyncNet (Chung & Zisserman 2016) with the tensor names of `syncnet_v2.model`; see `dicetalk.evaluation.sync`.
+"""SyncNet (Chung & Zisserman 2016) with the tensor names of `syncnet_v2.model`.
 
-Five frames of 224 px (BGR, 0 to 255, as OpenCV reads them) against the 20 MFCC columns that sound during them.
+Five frames of 224 px (BGR, 0 to 255, as OpenCV reads them) against the 20 MFCC columns that sound during
+them.
 """
 
 from __future__ import annotations
