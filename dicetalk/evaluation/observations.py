@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dicetalk.evaluation.protocol import Role
 from dicetalk.files import atomic_path
 
 PROBLEMS, DETAILS = "problems", "details"
@@ -71,7 +72,7 @@ class Store:
         return Observation(path) if path.is_file() and zipfile.is_zipfile(path) else None
 
     def add(
-        self, arrays: Mapping[str, np.ndarray], problems: Mapping[str, str], details: Mapping, *content: str
+        self, arrays: Mapping[str, np.ndarray], problems: Mapping[Role, str], details: Mapping, *content: str
     ) -> Observation:
         """Write an observation and return it."""
         path = self._path(*content)

@@ -46,8 +46,8 @@ def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definiti
             shown = cv2.resize(
                 shown, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
             )
-        a, b = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() for frame in (shown, wanted))
-        squared.append((a - b).square().mean(dtype=torch.float64).item())
+        a, b = (torch.from_numpy(frame).permute(2, 0, 1)[None].double() for frame in (shown, wanted))
+        squared.append((a - b).square().mean().item())
         similarities.append(float(structural_similarity_index_measure(a, b, data_range=255.0)))  # type: ignore[arg-type]
     if not any(squared):
         raise DicetalkError("every frame equals the real one: PSNR is infinite")
