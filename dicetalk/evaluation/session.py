@@ -234,9 +234,12 @@ class Session:
             if trial.system in DERIVED_SYSTEMS:
                 continue
             problems = trial.shown.problems | ({"landmarks": problem} if problem else {})
-            for role, reason in problems.items():
-                metrics = [name for name, reader in self.definition.networks.items() if reader == role]
-                self.fail(trial.system, trial.real.clip_id, reason, ", ".join(metrics))
+            metrics: dict[str, list[str]] = {}
+            for metric, role in self.definition.networks.items():
+                if role in problems:
+                    metrics.setdefault(problems[role], []).append(metric)
+            for reason, names in metrics.items():
+                self.fail(trial.system, trial.real.clip_id, reason, ", ".join(names))
         return rows
 
     def _frechet(
