@@ -284,13 +284,10 @@ def _from_npm(source: str, target: Path, names: Iterable[str]) -> None:
         (archive_path,) = Path(folder).glob("*.tgz")
         with tarfile.open(archive_path) as archive:
             for name in names:
-                try:
-                    stream = archive.extractfile(f"package/{inner}/{name}")
-                except KeyError:
-                    stream = None
-                if stream is None:
+                member = f"package/{inner}/{name}"
+                if member not in archive.getnames():
                     raise DicetalkError(f"{archive_path.name} has no {inner}/{name}")
-                with open(target / name, "wb") as output:
+                with archive.extractfile(member) as stream, open(target / name, "wb") as output:  # type: ignore
                     shutil.copyfileobj(stream, output)
 
 
