@@ -65,7 +65,9 @@ class Measurer:
             problems.setdefault("sync", str(error))
         if real is not None:
             try:
-                parts |= compare_pixels(clip.frames, real.frames, self.definition)
+                parts |= compare_pixels(
+                    clip.frames, real.frames, self.definition, self.readers.get("perceptual")
+                )
             except DicetalkError as error:
                 problems["pixels"] = str(error)
         if clip.landmarks is not None and "landmarks" in self.readers:

@@ -14,10 +14,13 @@ from dicetalk.errors import DicetalkError
 
 if TYPE_CHECKING:
     from dicetalk.evaluation.protocol import Definition
+    from dicetalk.evaluation.readers import Reader
 
 
 @torch.inference_mode()
-def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definition) -> dict[str, np.ndarray]:
+def compare_pixels(
+    generated: np.ndarray, real: np.ndarray, definition: Definition, perceptual: Reader | None = None
+) -> dict[str, np.ndarray]:
     """Compare the frames two videos have in common, generated ones scaled to the real size.
 
     PSNR is that of the mean squared error of the whole clip; SSIM (Gaussian window of 11, sigma 1.5) and
@@ -26,10 +29,11 @@ def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definiti
     Args:
         generated: uint8 RGB `(frames, height, width, 3)`.
         real: the same moments of the real video, of any size.
-        definition: the protocol; names the metrics and the stride.
+        definition: the protocol; names the stride.
+        perceptual: the network of LPIPS, if it is here.
 
     Returns:
-        `psnr` in dB and `ssim`, each a single number.
+        `psnr` in dB, `ssim` and, with its network, `lpips`, each a single number.
 
     Raises:
         DicetalkError: when the videos are identical, so that PSNR is infinite.
@@ -39,17 +43,20 @@ def compare_pixels(generated: np.ndarray, real: np.ndarray, definition: Definiti
 
     count, stride = min(len(generated), len(real)), definition.readers["pixels"].stride
     height, width = real.shape[1:3]
-    squared, similarities = [], []
+    squared, similarities, distances = [], [], []
     for shown, wanted in zip(generated[:count:stride], real[:count:stride], strict=True):
         if shown.shape != wanted.shape:
             smaller = shown.shape[0] > height
             shown = cv2.resize(
                 shown, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
             )
-        a, b = (torch.from_numpy(frame).permute(2, 0, 1)[None].double() for frame in (shown, wanted))
-        squared.append((a - b).square().mean().item())
+        a, b = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() for frame in (shown, wanted))
+        squared.append(float(np.square(shown.astype(np.float64) - wanted).mean()))
         similarities.append(float(structural_similarity_index_measure(a, b, data_range=255.0)))  # type: ignore[arg-type]
+        if perceptual is not None:
+            distances.append(perceptual.compare(a / 127.5 - 1, b / 127.5 - 1))
     if not any(squared):
         raise DicetalkError("every frame equals the real one: PSNR is infinite")
     psnr = 10 * np.log10(255.0**2 / np.mean(squared))
-    return {"psnr": np.array(psnr), "ssim": np.array(np.mean(similarities))}
+    compared = {"psnr": np.array(psnr), "ssim": np.array(np.mean(similarities))}
+    return compared | ({"lpips": np.array(np.mean(distances))} if distances else {})

@@ -13,7 +13,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 
 FOLDER = Path(__file__).with_name("protocols")
-Role = Literal["emotion", "identity", "sync", "image", "video", "landmarks", "pixels"]
+Role = Literal["emotion", "identity", "sync", "image", "video", "landmarks", "pixels", "perceptual"]
 # These names belong to one network each; with any other the metric has another name.
 RESERVED = {"fid": "inception-fid", "fvd": "i3d-fvd", "lpips": "alexnet"}
 
@@ -77,7 +77,7 @@ class Definition(BaseModel):
             raise ValueError(f"networks: no reader for {', '.join(sorted(unread))}")
         for metric, network in RESERVED.items():
             role = self.networks.get(metric)
-            if role is not None and role != "pixels" and self.readers[role].network != network:
+            if role is not None and self.readers[role].network != network:
                 raise ValueError(f"networks.{metric}: only {network} may be called so")
         return self
 

@@ -54,6 +54,10 @@ class Reader:
         """Return the parts of sound `(samples,)` during `num_frames` frames; only `sync` has any."""
         return {}
 
+    def compare(self, first: Tensor, second: Tensor) -> float:
+        """Return the distance of two pictures `(1, 3, height, width)`; only `perceptual` has one."""
+        raise NotImplementedError
+
 
 class InDomainReader(Reader):
     """A network trained by the `evaluators` stage; it reads square face crops as `preprocess` makes them."""

@@ -108,7 +108,8 @@ class Session:
             keep: frames that serve as reference images, by clip.
             real: the clips whose pixels they are compared with, where the protocol does that.
         """
-        compared = real if real is not None and "pixels" in self.definition.networks.values() else {}
+        pairs = {"pixels", "perceptual"} & set(self.definition.networks.values())
+        compared = real if real is not None and pairs else {}
 
         def attempt(clip_id: str) -> Measured | DicetalkError:
             try:

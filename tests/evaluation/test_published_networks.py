@@ -16,6 +16,7 @@ from dicetalk.evaluation.published.face_api import FaceApiExpression, FaceApiIde
 from dicetalk.evaluation.published.i3d import FvdI3D
 from dicetalk.evaluation.published.inception import FidInception
 from dicetalk.evaluation.published.load import load_published
+from dicetalk.evaluation.published.lpips import Lpips
 from dicetalk.evaluation.published.syncnet_v2 import SyncNetV2
 
 
@@ -163,3 +164,27 @@ def installed(name: str):
         return weights.resolve(name)
     except DicetalkError as error:
         pytest.skip(f"{name} cannot be had here: {error}")
+
+
+def test_lpips_equals_torchmetrics(monkeypatch):
+    """torchmetrics' own module, given the AlexNet that it would take from torchvision."""
+    from torchmetrics.functional.image import lpips as reference
+
+    ours = stand_ins.randomise(Lpips())
+    assert {name: tuple(value.shape) for name, value in ours.state_dict().items()} == {
+        "features.0.weight": (64, 3, 11, 11),
+        "features.0.bias": (64,),
+        "features.3.weight": (192, 64, 5, 5),
+        "features.3.bias": (192,),
+        "features.6.weight": (384, 192, 3, 3),
+        "features.6.bias": (384,),
+        "features.8.weight": (256, 384, 3, 3),
+        "features.8.bias": (256,),
+        "features.10.weight": (256, 256, 3, 3),
+        "features.10.bias": (256,),
+    }
+    monkeypatch.setattr(reference, "_get_tv_model_features", lambda name, pretrained: ours.features)
+    theirs = reference._LPIPS(net="alex").eval()
+    first, second = torch.rand(2, 2, 3, 80, 96) * 2 - 1
+    torch.testing.assert_close(ours(first, second), theirs(first, second).flatten(), rtol=1e-4, atol=1e-6)
+    assert ours(first, first).abs().max() == 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from dicetalk import weights
@@ -19,27 +17,10 @@ from dicetalk.evaluation.published.emotion_fan import EmotionFan
 from dicetalk.evaluation.published.face_api import FaceApiExpression, FaceApiIdentity, read_manifest
 from dicetalk.evaluation.published.i3d import FvdI3D
 from dicetalk.evaluation.published.inception import FidInception
+from dicetalk.evaluation.published.lpips import Lpips
+from dicetalk.evaluation.published.states import read_state
 from dicetalk.evaluation.published.syncnet_v2 import SyncNetV2
 from dicetalk.files import sha256_file
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, also out of a checkpoint's `state_dict`, without `module.` before its names.
-
-    Nothing but tensors and plain containers is unpickled.
-
-    Raises:
-        DicetalkError: when the file holds anything else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DicetalkError(f"{path} is not a file of plain PyTorch weights: {reason}") from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DicetalkError(f"{path} holds no state dict, only tensors by name were expected.")
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,12 @@ class Published:
     digest_of: str | None = None  # the file that identifies an entry of several
 
 
+def _without_classifier(path: Path) -> dict[str, Tensor]:
+    return {name: value for name, value in read_state(path).items() if name.startswith("features.")}
+
+
 NETWORKS = {
+    "alexnet": Published(Lpips, _without_classifier),
     "inception-fid": Published(FidInception),
     "i3d-fvd": Published(FvdI3D),
     "syncnet-v2": Published(SyncNetV2),

@@ -164,7 +164,20 @@ class ArcFaceReader(PublishedReader):
         return {"identity": in_batches(lambda x: self.network(channels_first(x).float() / 127.5 - 1), faces)}
 
 
+class LpipsReader(PublishedReader):
+    """LPIPS of pairs of frames; on its own, a video has none."""
+
+    def see(self, video: Video) -> Parts:
+        """Return nothing."""
+        return {}
+
+    def compare(self, first: Tensor, second: Tensor) -> float:
+        """Return the distance of two pictures `(1, 3, height, width)` in [-1, 1]."""
+        return self.network(first, second).item()
+
+
 READERS: dict[str, type[PublishedReader]] = {
+    "alexnet": LpipsReader,
     "inception-fid": InceptionReader,
     "i3d-fvd": I3DReader,
     "syncnet-v2": SyncNetReader,
