@@ -68,6 +68,8 @@ class Measurer:
                 parts |= compare_pixels(
                     clip.frames, real.frames, self.definition, self.readers.get("perceptual")
                 )
+                if "psnr" not in parts:
+                    problems["pixels"] = "every frame equals the real one: PSNR is infinite and left out"
             except DicetalkError as error:
                 problems["pixels"] = str(error)
         if clip.landmarks is not None and "landmarks" in self.readers:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dicetalk.evaluation.protocol import Definition
     from dicetalk.evaluation.readers import Reader
 
+MIN_PX = 32  # SSIM's window and AlexNet's poolings need as much
+
 
 @torch.inference_mode()
 def compare_pixels(
@@ -33,16 +35,19 @@ def compare_pixels(
         perceptual: the network of LPIPS, if it is here.
 
     Returns:
-        `psnr` in dB, `ssim` and, with its network, `lpips`, each a single number.
+        `psnr` in dB, unless all frames are equal and it is infinite, `ssim` and, with its network, `lpips`:
+        single numbers.
 
     Raises:
-        DicetalkError: when the videos are identical, so that PSNR is infinite.
+        DicetalkError: when frames are smaller than 32 px.
     """
     import cv2
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     count, stride = min(len(generated), len(real)), definition.readers["pixels"].stride
     height, width = real.shape[1:3]
+    if min(height, width) < MIN_PX:
+        raise DicetalkError(f"frames of {width} x {height} px are too small to compare, at least {MIN_PX} px")
     squared, similarities, distances = [], [], []
     for shown, wanted in zip(generated[:count:stride], real[:count:stride], strict=True):
         if shown.shape != wanted.shape:
@@ -55,8 +60,7 @@ def compare_pixels(
         similarities.append(float(structural_similarity_index_measure(a, b, data_range=255.0)))  # type: ignore[arg-type]
         if perceptual is not None:
             distances.append(perceptual.compare(a / 127.5 - 1, b / 127.5 - 1))
-    if not any(squared):
-        raise DicetalkError("every frame equals the real one: PSNR is infinite")
-    psnr = 10 * np.log10(255.0**2 / np.mean(squared))
-    compared = {"psnr": np.array(psnr), "ssim": np.array(np.mean(similarities))}
+    compared = {"ssim": np.array(np.mean(similarities))}
+    if any(squared):
+        compared["psnr"] = np.array(10 * np.log10(255.0**2 / np.mean(squared)))
     return compared | ({"lpips": np.array(np.mean(distances))} if distances else {})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from oracles import oracle
 
+from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.frechet import Moments, frechet_distance
 from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.pixels import compare_pixels
@@ -98,6 +99,15 @@ def test_i3d_sees_the_middle_square():
     seen = i3d_input(frames)
     assert seen.shape == (1, 3, 16, 224, 224)
     assert (seen[..., 5:-5] > 0.99).all()
+
+
+def test_equal_videos_have_no_psnr_and_tiny_ones_nothing():
+    definition = load_protocol("open").definition
+    frames = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), dtype=np.uint8)
+    compared = compare_pixels(frames, frames, definition)
+    assert set(compared) == {"ssim"} and compared["ssim"] == pytest.approx(1.0)
+    with pytest.raises(DicetalkError, match="8 x 8 px"):
+        compare_pixels(frames, frames[:, :8, :8], definition)
 
 
 def test_psnr_and_ssim_of_constants():
