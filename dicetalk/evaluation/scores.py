@@ -27,6 +27,7 @@ from dicetalk.labels import NEUTRAL
 CLIP_MEANS = {name: name for name in ("sync_c", "sync_d", "f_sim", "lmd", "m_lmd", "f_lmd")}
 CLIP_MEANS |= {name: name for name in ("psnr", "ssim", "lpips")} | {"av_offset": "av_offset_frames"}
 ACCURACIES = ("emotion_accuracy", "emotion_accuracy_7")  # of all eight emotions, and of those but contempt
+PAIRED_COLUMNS = CLIP_MEANS | dict.fromkeys(ACCURACIES, "emotion_correct")
 EMO_SCORES = {
     "emo_score": SCORED_EMOTIONS,
     "emo_score_neutral": (NEUTRAL,),

@@ -25,9 +25,9 @@ from dicetalk.evaluation.paired import paired_tests
 from dicetalk.evaluation.protocol import load_protocol
 from dicetalk.evaluation.readers import load_readers
 from dicetalk.evaluation.scores import (
-    CLIP_MEANS,
     FRECHET_METRICS,
     FRECHET_PARTS,
+    PAIRED_COLUMNS,
     estimate_frechet,
     estimate_system,
     frechet_pairs,
@@ -46,10 +46,6 @@ from dicetalk.evaluation.systems import (
 from dicetalk.progress import track
 
 DERIVED_SYSTEMS = ("wrong_audio", "wrong_emotion")  # the same videos as `ours`, whose failures are listed
-PAIRED_COLUMNS = CLIP_MEANS | {
-    "emotion_accuracy": "emotion_correct",
-    "emotion_accuracy_7": "emotion_correct",
-}
 
 
 @dataclass(frozen=True)
