@@ -26,10 +26,15 @@ repro: install
 	@$(RUN) dvc repro
 	@echo "Done. Open reports/report.html; videos are in outputs/generated/, numbers in metrics/evaluate.json."
 
-test: install
+# What the tests compare with: public implementations, without the packages they ask for, beside the environment.
+$(VENV)/.oracles: tests/oracles.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/oracles -r tests/oracles.txt
+	@touch $@
+
+test: install $(VENV)/.oracles
 	@$(RUN) python -m pytest -q
 
-test-slow: install
+test-slow: install $(VENV)/.oracles
 	@$(RUN) python -m pytest -q -m slow
 
 lint: install

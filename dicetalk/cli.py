@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -135,54 +135,49 @@ def preprocess(
 
 @app.command()
 def evaluate(
-    generated: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of generated mp4.")],
-    real: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="Folder of real mp4 with the same names.")
+    generated: Annotated[
+        list[str],
+        typer.Option(help="Folder of generated videos, or NAME=FOLDER; again for more systems."),
     ],
-    evaluators: Annotated[Path, typer.Option(help="Folder of the metric networks.")] = Path(
+    real: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of real videos with the same names.")
+    ],
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="paper, eat, open, or one of the in-domain ones; default: `evaluate.protocol`."),
+    ] = None,
+    evaluators: Annotated[Path, typer.Option(help="Folder of the in-domain metric networks.")] = Path(
         "models/evaluators"
     ),
     params: Annotated[Path, typer.Option(help="Parameter file; its section `evaluate` is used.")] = Path(
         "params.yaml"
     ),
     out: Annotated[Path | None, typer.Option(help="Also write everything as JSON.")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Keep what was measured here, to continue or to add videos later."),
+    ] = None,
 ) -> None:
-    """Score generated videos of face crops against real ones, with 95 % intervals.
+    """Score any system's videos against real ones of the same names, with 95 % intervals.
 
-    A folder of the `generate` stage (with `manifest.parquet`) is scored against a processed data set and
-    brings its labels along; plain folders have none, so emotion is skipped for them.
+    Labels come from `clips.csv` in the real folder or from names like `M003_hap_3_001`. A folder of the
+    `generate` stage (with `manifest.parquet`) is scored against a processed data set. Every file that could
+    not be measured is listed with its reason.
 
-    Example: `dicetalk evaluate --generated outputs/generated --real data/processed/mead`
+    Example: `dicetalk evaluate --generated videos --real clips --protocol open`
     """
     from dicetalk.config import load_params
-    from dicetalk.evaluation.evaluate import evaluate_folders, evaluate_generated
+    from dicetalk.evaluation.evaluate import evaluate_any
+    from dicetalk.evaluation.show import print_report
     from dicetalk.files import write_json
 
-    compare = evaluate_generated if (generated / "manifest.parquet").is_file() else evaluate_folders
-    report = compare(generated, real, evaluators, load_params(params).evaluate).report
-    _print_metrics(report)
+    settings = load_params(params).evaluate
+    if protocol is not None:
+        settings = settings.model_copy(update={"protocol": protocol})
+    report = evaluate_any(generated, real, evaluators, settings, work).report
+    print_report(report)
     if out is not None:
         write_json(out, report)
-
-
-def _print_metrics(report: dict[str, Any]) -> None:
-    """Print the content of `metrics/evaluate.json` as a table, one column per system."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    systems = report["systems"]
-    table = Table(Column("metric", no_wrap=True), *systems, box=None, pad_edge=False)
-    for metric in dict.fromkeys(metric for values in systems.values() for metric in values):
-        cells = []
-        for values in systems.values():
-            entry = values.get(metric)
-            low, high = entry["ci95"] if entry else (None, None)
-            cells.append(f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]" if entry else "")
-        table.add_row(metric, *cells)
-    console = Console()
-    console.print(table)
-    for metric, network in report["networks"].items():
-        console.print(f"{metric}: {network['name']}", style="dim")
 
 
 @app.command()

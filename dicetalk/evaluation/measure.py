@@ -1,132 +1,95 @@
-"""What the metric networks say about one video and one sound, computed once and reused by all systems."""
+"""What the metric networks say about one video and its sound, computed once and reused by all systems."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping
 
+import cv2
 import numpy as np
-import torch
 
+from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Clip
-from dicetalk.evaluation.emotion import video_probabilities
-from dicetalk.evaluation.frechet import Moments
+from dicetalk.evaluation.faces import Video
 from dicetalk.evaluation.landmarks import LandmarkReader
-from dicetalk.evaluation.networks import to_input
-from dicetalk.evaluation.store import MetricNetwork, load_network
-from dicetalk.evaluation.syncnet import audio_windows, mouth_region, video_windows
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What is seen in a video.
-
-    Attributes:
-        emotion: class probabilities `(8,)`.
-        identity: embeddings of the frames `(frames, dim)`.
-        image: moments of the frames' features.
-        video: moments of the features of 5-frame windows.
-        lips: embeddings of the 5-frame windows `(frames - 4, dim)`.
-        landmarks: 68 points of every n-th frame as fractions of the crop's sides, NaN where no face was
-            found.
-    """
-
-    emotion: np.ndarray
-    identity: np.ndarray
-    image: Moments
-    video: Moments
-    lips: np.ndarray
-    landmarks: np.ndarray
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measured clip.
-
-    Attributes:
-        clip_id: name of the clip.
-        identity: who is seen.
-        emotion: its label, or None.
-        level: 1 to 3; 0 without label.
-        shown: what its frames show.
-        heard: embeddings of its sound `(frames - 4, dim)`.
-        landmarks: the reference for `lmd`, like `Shown.landmarks`: of a processed clip those that
-            `preprocess` found in the full-size video, which are more exact than what can be read from the
-            crop.
-        frames: frames that were asked to be kept, by index.
-    """
-
-    clip_id: str
-    identity: str
-    emotion: str | None
-    level: int
-    shown: Shown
-    heard: np.ndarray
-    landmarks: np.ndarray
-    frames: dict[int, np.ndarray]
+from dicetalk.evaluation.pixels import compare_pixels
+from dicetalk.evaluation.protocol import Definition, Role
+from dicetalk.evaluation.readers import Parts, Reader, hear, see
 
 
 class Measurer:
-    """The loaded networks; one per thread, because OpenCV's networks are not shared."""
+    """The loaded networks; one per thread, because OpenCV's networks are not shared.
 
-    def __init__(self, networks: dict[str, MetricNetwork], landmark_stride: int) -> None:
-        self.networks = {kind: network.module for kind, network in networks.items()}
-        self.landmark_stride = landmark_stride
-        self.landmarks = LandmarkReader()
+    Args:
+        definition: the protocol.
+        readers: the networks by role, which threads share.
+    """
 
-    def measure(self, clip: Clip, num_frames: int, keep: Collection[int] = ()) -> Measured:
-        """Measure the first `num_frames` frames of a clip.
+    def __init__(self, definition: Definition, readers: Mapping[Role, Reader]) -> None:
+        self.definition, self.readers = definition, readers
+        self.finder = LandmarkReader()
+
+    def measure(
+        self, clip: Clip, keep: Collection[int] = (), real: Clip | None = None
+    ) -> tuple[Parts, dict[Role, str]]:
+        """Measure a clip, of which the protocol may take the first frames only.
 
         Args:
-            clip: the clip, at least that long.
-            num_frames: how much of it is compared.
-            keep: indices of frames that serve as reference images.
+            clip: the clip.
+            keep: indices of frames that serve as reference images and are kept as `frame_<index>`.
+            real: the real clip that pixels are compared with, where the protocol does that.
+
+        Returns:
+            The parts of `dicetalk.evaluation.readers`, for pixels also `psnr`, `ssim` and `lpips`, and the
+            landmarks that `preprocess` found in the full-size video as `known_landmarks`, which are more
+            exact than what can be read from the crop; and for each role that could not be measured the
+            reason.
 
         Raises:
-            DicetalkError: when video or sound is too short.
+            DicetalkError: when the clip is too short, or no role can be measured.
         """
-        kept = {index: clip.frames[index] for index in keep}
-        clip = clip.cut(num_frames)
-        shown = self.see(clip.frames)
-        stored = clip.landmarks
-        return Measured(
-            clip_id=clip.clip_id,
-            identity=clip.identity,
-            emotion=clip.emotion,
-            level=clip.level,
-            shown=shown,
-            heard=self.hear(clip.audio, num_frames),
-            landmarks=shown.landmarks if stored is None else stored[:: self.landmark_stride],
-            frames=kept,
-        )
+        kept = {f"frame_{index}": clip.frames[index] for index in keep}
+        if len(clip.frames) < self.definition.min_frames:
+            raise DicetalkError(
+                f"{clip.clip_id} has {len(clip.frames)} frames, "
+                f"the protocol needs {self.definition.min_frames}"
+            )
+        if self.definition.num_frames is not None:
+            clip = clip.cut(self.definition.num_frames)
+        parts, problems = self.see(clip.frames)
+        try:
+            if "sync" in self.readers:
+                if not len(clip.audio):
+                    raise DicetalkError("there is no sound")
+                parts |= hear(self.readers["sync"], clip.audio, len(clip.frames))
+        except DicetalkError as error:
+            problems.setdefault("sync", str(error))
+        if real is not None:
+            try:
+                parts |= compare_pixels(
+                    clip.frames, real.frames, self.definition, self.readers.get("perceptual")
+                )
+                if "psnr" not in parts:
+                    problems["pixels"] = "every frame equals the real one: PSNR is infinite and left out"
+            except DicetalkError as error:
+                problems["pixels"] = str(error)
+        if clip.landmarks is not None and "landmarks" in self.readers:
+            parts["known_landmarks"] = clip.landmarks[:: self.definition.readers["landmarks"].stride]
+        if not parts:
+            raise DicetalkError("; ".join(f"{role}: {reason}" for role, reason in problems.items()))
+        return parts | kept, problems
 
-    @torch.inference_mode()
-    def see(self, frames: np.ndarray) -> Shown:
-        """Measure frames `(frames, height, width, 3)` uint8 RGB."""
-        pixels = to_input(frames)
-        identity = self.networks["identity"].embed(pixels).numpy()
-        lips = self.networks["sync"].embed_video(video_windows(mouth_region(pixels))).numpy()
-        return Shown(
-            emotion=video_probabilities(self.networks["emotion"](pixels).numpy()),
-            identity=identity,
-            image=Moments.of(identity),
-            video=Moments.of(lips),
-            lips=lips,
-            landmarks=self.landmarks.read(frames[:: self.landmark_stride]),
-        )
+    def see(self, frames: np.ndarray) -> tuple[Parts, dict[Role, str]]:
+        """Return the parts of frames `(frames, height, width, 3)` uint8 RGB, and why roles failed."""
+        video = Video(frames, self.finder)
+        parts: Parts = {}
+        problems: dict[Role, str] = {}
+        for role, reader in self.readers.items():
+            try:
+                parts |= see(reader, video)
+            except (DicetalkError, cv2.error) as error:
+                problems[role] = str(error)
+        return parts, problems
 
-    @torch.inference_mode()
-    def hear(self, samples: np.ndarray, num_frames: int) -> np.ndarray:
-        """Return embeddings `(num_frames - 4, dim)` of the sound during the first `num_frames` frames."""
-        return self.networks["sync"].embed_audio(audio_windows(samples, num_frames)).numpy()
-
-    @torch.inference_mode()
     def recognise(self, frame: np.ndarray) -> np.ndarray:
-        """Return the identity embedding `(dim,)` of a reference image `(height, width, 3)`."""
-        return self.networks["identity"].embed(to_input(frame[None])).numpy()[0]
-
-
-def load_networks(folder: Path) -> dict[str, MetricNetwork]:
-    """Load the emotion, identity and sync networks of a folder."""
-    return {kind: load_network(folder, kind) for kind in ("emotion", "identity", "sync")}
+        """Return the identity embedding `(dim,)` of a reference image `(height, width, 3)` on its own."""
+        return see(self.readers["identity"], Video(frame[None], self.finder))["identity"][0]

@@ -7,12 +7,36 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 
 FOLDER = Path(__file__).with_name("protocols")
+Role = Literal["emotion", "identity", "sync", "image", "video", "landmarks", "pixels", "perceptual"]
+# These names belong to one network each; with any other the metric has another name.
+RESERVED = {"fid": "inception-fid", "fvd": "i3d-fvd", "lpips": "alexnet"}
+
+
+class ReaderDefinition(BaseModel):
+    """The network that plays a role, and how it is fed.
+
+    Attributes:
+        network: `in-domain-...`, trained by the `evaluators` stage, or an entry of the weights registry.
+        sha256: of its file, or the first digits the publisher states; null when in-domain or not published.
+        feed: what is cut out of a frame, how it is resized and which frames are taken; stated, not applied,
+            except for `stride` and `clean_resize`.
+        stride: every n-th frame is read.
+        clean_resize: of images: Pillow's bicubic filter with antialiasing instead of bilinear without.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    network: str
+    sha256: str | None = None
+    feed: str
+    stride: PositiveInt = 1
+    clean_resize: bool = False
 
 
 class Definition(BaseModel):
@@ -23,9 +47,13 @@ class Definition(BaseModel):
         split: which split of the processed data the real clips come from.
         fps: frame rate of every video that is compared.
         crop: what a frame shows; stated, not applied.
-        num_frames: every system is cut to its first `num_frames` frames.
-        landmark_stride: landmarks are compared on every n-th frame.
-        networks: metric -> the network that reads it.
+        num_frames: every system is cut to its first `num_frames` frames; null takes whole videos.
+        min_frames: shorter videos are refused.
+        interval_unit: what intervals and tests resample: single clips, or all clips of an identity together.
+        frechet_groups: intervals of Fréchet distances leave out one of so many groups of clips; null leaves
+            out one clip (or identity) at a time, which needs memory for each.
+        readers: role -> its network.
+        networks: metric -> the role that reads it.
         left_out: metric -> why the protocol does not have it.
     """
 
@@ -35,10 +63,23 @@ class Definition(BaseModel):
     split: Literal["train", "test"]
     fps: Literal[25]
     crop: str
-    num_frames: PositiveInt
-    landmark_stride: PositiveInt
-    networks: dict[str, Literal["emotion", "identity", "sync", "facemesh"]]
+    num_frames: PositiveInt | None
+    min_frames: PositiveInt
+    interval_unit: Literal["clip", "identity"]
+    frechet_groups: PositiveInt | None
+    readers: dict[Role, ReaderDefinition]
+    networks: dict[str, Role]
     left_out: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Definition:
+        if unread := set(self.networks.values()) - set(self.readers):
+            raise ValueError(f"networks: no reader for {', '.join(sorted(unread))}")
+        for metric, network in RESERVED.items():
+            role = self.networks.get(metric)
+            if role is not None and self.readers[role].network != network:
+                raise ValueError(f"networks.{metric}: only {network} may be called so")
+        return self
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dicetalk.config import Evaluate
@@ -13,47 +16,84 @@ from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.emotion import SCORED_EMOTIONS, is_correct, target_probability
 from dicetalk.evaluation.frechet import Moments, frechet_distance, weighted_sum
 from dicetalk.evaluation.identity import face_similarity
-from dicetalk.evaluation.landmarks import mouth_distance
+from dicetalk.evaluation.landmarks import FACE, MESH_PX, MOUTH, mouth_distance, pixel_distance
+from dicetalk.evaluation.protocol import Definition
 from dicetalk.evaluation.statistics import Estimate, bootstrap_mean, jackknife_statistic, rng_for
 from dicetalk.evaluation.sync import sync_score
 from dicetalk.evaluation.systems import Trial
 from dicetalk.labels import NEUTRAL
 
-CLIP_MEANS = ("sync_c", "sync_d", "f_sim", "lmd")
+# Metrics that are means over clips -> the column of a clip's value.
+CLIP_MEANS = {name: name for name in ("sync_c", "sync_d", "f_sim", "lmd", "m_lmd", "f_lmd")}
+CLIP_MEANS |= {name: name for name in ("psnr", "ssim", "lpips")} | {"av_offset": "av_offset_frames"}
+ACCURACIES = ("emotion_accuracy", "emotion_accuracy_7")  # of all eight emotions, and of those but contempt
+PAIRED_COLUMNS = CLIP_MEANS | dict.fromkeys(ACCURACIES, "emotion_correct")
+EMO_SCORES = {
+    "emo_score": SCORED_EMOTIONS,
+    "emo_score_neutral": (NEUTRAL,),
+    "emo_score_non_neutral": tuple(name for name in SCORED_EMOTIONS if name != NEUTRAL),
+}
+# Fréchet distances compare these parts, by the role that the protocol names.
+FRECHET_METRICS = ("fid", "fvd", "fd_image", "fd_video", "fd_expression")
+FRECHET_PARTS = {
+    "image": "image",
+    "video": "video",
+    "identity": "identity",
+    "sync": "lips",
+    "emotion": "expression",
+}
 MIN_CLIPS_FRECHET = 4
 
 
 def score_trial(trial: Trial, max_shift_frames: int) -> tuple[dict[str, Any], str | None]:
     """Return the row of a video and, when its landmarks could not be compared, why."""
     real, shown = trial.real, trial.shown
-    sync = sync_score(shown.lips, trial.heard, max_shift_frames)
     row: dict[str, Any] = {
         "system": trial.system,
         "clip_id": real.clip_id,
         "identity": real.identity,
         "emotion": real.emotion,
         "level": real.level,
-        "sync_c": sync.confidence,
-        "sync_d": sync.distance,
-        "av_offset_frames": sync.offset_frames,
-        "f_sim": face_similarity(shown.identity, trial.reference),
     }
-    if real.emotion is not None:
-        row["emotion_correct"] = float(is_correct(shown.emotion, real.emotion))
-        row["target_probability"] = target_probability(shown.emotion, real.emotion)
+    if "lips" in shown and "heard" in trial.heard:
+        lips, heard = _common(shown["lips"], trial.heard["heard"])
+        sync = sync_score(lips, heard, max_shift_frames)
+        row |= {"sync_c": sync.confidence, "sync_d": sync.distance, "av_offset_frames": sync.offset_frames}
+    if "identity" in shown and "reference_identity" in trial.reference:
+        row["f_sim"] = face_similarity(shown["identity"], trial.reference["reference_identity"])
+    if real.emotion is not None and "emotion" in shown:
+        probabilities = shown["emotion"]
+        row["emotion_correct"] = float(is_correct(probabilities, real.emotion))
+        row["target_probability"] = target_probability(probabilities, real.emotion)
+    if trial.system not in (
+        "real",
+        "still",
+        "wrong_emotion",
+    ):  # whose frames were not compared with this clip
+        row |= {name: float(shown[name]) for name in ("psnr", "ssim", "lpips") if name in shown}
+    known = "known_landmarks" if "known_landmarks" in real.seen else "landmarks"
+    if "landmarks" not in shown or known not in real.seen:
+        return row, None
+    points, real_points = _common(shown["landmarks"], real.seen[known])
     try:
-        row["lmd"] = mouth_distance(shown.landmarks, real.landmarks)
+        row["lmd"] = mouth_distance(points, real_points)
+        row["m_lmd"] = pixel_distance(points * MESH_PX, real_points * MESH_PX, MOUTH)
+        row["f_lmd"] = pixel_distance(points * MESH_PX, real_points * MESH_PX, FACE)
     except DicetalkError as error:
         return row, str(error)
     return row, None
 
 
-def estimate_system(rows: pd.DataFrame, settings: Evaluate) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Estimate every metric that is a mean over clips.
+def estimate_system(
+    rows: pd.DataFrame, settings: Evaluate, definition: Definition, emotions: Sequence[str]
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Estimate every metric of a protocol that is a mean over clips.
 
     Args:
         rows: the rows of one system.
         settings: number of bootstrap samples and seed.
+        definition: the protocol.
+        emotions: those its emotion network knows; clips of others do not count.
 
     Returns:
         Estimates by metric, and for metrics that could not be estimated the reason.
@@ -62,56 +102,102 @@ def estimate_system(rows: pd.DataFrame, settings: Evaluate) -> tuple[dict[str, E
 
     def mean_of(metric: str, column: str, chosen: pd.DataFrame, by_emotion: bool = False) -> Estimate:
         strata = list(chosen["emotion"]) if by_emotion else None
+        people = list(chosen["identity"]) if definition.interval_unit == "identity" else None
         rng = rng_for(settings.seed, system, metric)
-        return bootstrap_mean(list(chosen[column]), rng, settings.bootstrap_samples, strata)
+        return bootstrap_mean(list(chosen[column]), rng, settings.bootstrap_samples, strata, people)
 
     estimates, skipped = {}, {}
-    for metric in CLIP_MEANS:
-        known = rows.dropna(subset=[metric]) if metric in rows else rows[:0]
+    for metric, column in CLIP_MEANS.items():
+        if metric not in definition.networks:
+            continue
+        known = rows.dropna(subset=[column]) if column in rows else rows[:0]
         if known.empty:
             skipped[metric] = "no clip could be measured"
         else:
-            estimates[metric] = mean_of(metric, metric, known)
-    labelled = rows.dropna(subset=["emotion"])
-    if labelled.empty:
-        names = ("emotion_accuracy", "emo_score", "emo_score_neutral", "emo_score_non_neutral")
-        return estimates, skipped | dict.fromkeys(names, "the clips have no emotion labels")
-    estimates["emotion_accuracy"] = mean_of("emotion_accuracy", "emotion_correct", labelled)
-    for metric, emotions in {
-        "emo_score": SCORED_EMOTIONS,
-        "emo_score_neutral": (NEUTRAL,),
-        "emo_score_non_neutral": tuple(name for name in SCORED_EMOTIONS if name != NEUTRAL),
-    }.items():
-        chosen = labelled[labelled["emotion"].isin(emotions)]
-        if missing := set(emotions) - set(chosen["emotion"]):
-            skipped[metric] = f"no clip shows {', '.join(sorted(missing))}"
+            estimates[metric] = mean_of(metric, column, known)
+    wanted = [name for name in (*ACCURACIES, *EMO_SCORES) if name in definition.networks]
+    if rows["emotion"].isna().all():
+        return estimates, skipped | dict.fromkeys(wanted, "the clips have no emotion labels")
+    labelled = rows.dropna(subset=["emotion_correct"]) if "emotion_correct" in rows else rows[:0]
+    labelled = labelled[labelled["emotion"].isin(emotions)]
+    for metric in wanted:
+        if labelled.empty:
+            skipped[metric] = "no clip with a label could be measured"
+        elif metric in ACCURACIES:
+            estimates[metric] = mean_of(metric, "emotion_correct", labelled)
         else:
-            estimates[metric] = mean_of(metric, "target_probability", chosen, by_emotion=True)
+            chosen = labelled[labelled["emotion"].isin(EMO_SCORES[metric])]
+            if missing := set(EMO_SCORES[metric]) - set(chosen["emotion"]):
+                skipped[metric] = f"no clip shows {', '.join(sorted(missing))}"
+            else:
+                estimates[metric] = mean_of(metric, "target_probability", chosen, by_emotion=True)
     return estimates, skipped
 
 
-def estimate_frechet(pairs: Sequence[tuple[Moments, Moments]]) -> Estimate:
+Pair = tuple[Callable[[], Moments], Callable[[], Moments], str]
+
+
+def frechet_pairs(trials: Sequence[Trial], part: str) -> list[Pair]:
+    """Pair each video with its real clip; real clips, which would pair with themselves, with a neighbour.
+
+    The real clips are thus split into two halves, whose distance is what two samples of reality differ by.
+    Pairs in which a video lacks the part are left out.
+
+    Returns:
+        Functions that read the features of either side, and the identity.
+    """
+    if trials and trials[0].system == "real":
+        sides = zip(islice(trials, 0, None, 2), islice(trials, 1, None, 2), strict=False)
+        both = [(left.shown, right.shown, left.real.identity) for left, right in sides]
+    else:
+        both = [(trial.shown, trial.real.seen, trial.real.identity) for trial in trials]
+    return [
+        (partial(_moments, left, part), partial(_moments, right, part), identity)
+        for left, right, identity in both
+        if part in left and part in right
+    ]
+
+
+def estimate_frechet(pairs: Sequence[Pair], definition: Definition) -> Estimate:
     """Estimate the distance between two sets of clips, given as pairs that are left out together.
+
+    Features are read one clip at a time; what is kept are the moments of groups of pairs.
 
     Raises:
         DicetalkError: when there are too few clips for an interval.
     """
     if len(pairs) < MIN_CLIPS_FRECHET:
         raise DicetalkError(f"a Fréchet distance needs {MIN_CLIPS_FRECHET} clips, found {len(pairs)}")
-    left, right = zip(*pairs, strict=True)
+    groups = _groups([identity for _, _, identity in pairs], definition)
+    left: dict[int, Moments] = {}
+    right: dict[int, Moments] = {}
+    for group, (read_left, read_right, _) in zip(groups, pairs, strict=True):
+        for side, read in ((left, read_left), (right, read_right)):
+            moments = read()
+            side[group] = side[group] + moments if group in side else moments
+    lefts, rights = list(left.values()), list(right.values())
     estimate = jackknife_statistic(
-        lambda weights: frechet_distance(weighted_sum(left, weights), weighted_sum(right, weights)),
-        len(pairs),
+        lambda weights: frechet_distance(weighted_sum(lefts, weights), weighted_sum(rights, weights)),
+        len(lefts),
     )
-    return replace(estimate, low=max(estimate.low, 0.0))  # no distance is negative
+    return replace(estimate, low=max(estimate.low, 0.0), n=len(pairs))  # no distance is negative
 
 
-def frechet_pairs(trials: Sequence[Trial], part: str) -> list[tuple[Moments, Moments]]:
-    """Pair each video with its real clip; real clips, which would pair with themselves, with a neighbour.
+def _groups(identities: Sequence[str], definition: Definition) -> list[int]:
+    """Return the group of each pair: itself, or its person, or one of `frechet_groups` of these in turn."""
+    people = sorted(set(identities))
+    by_person = definition.interval_unit == "identity" and len(people) > 1
+    units: Iterable[int] = (
+        (people.index(name) for name in identities) if by_person else range(len(identities))
+    )
+    number = definition.frechet_groups
+    return [unit if number is None else unit % number for unit in units]
 
-    The real clips are thus split into two halves, whose distance is what two samples of reality differ by.
-    """
-    if trials and trials[0].system == "real":
-        moments = [getattr(trial.shown, part) for trial in trials]
-        return list(zip(moments[0::2], moments[1::2], strict=False))
-    return [(getattr(trial.shown, part), getattr(trial.real.shown, part)) for trial in trials]
+
+def _moments(observation: Any, part: str) -> Moments:
+    return Moments.of(observation[part])
+
+
+def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    length = min(len(first), len(second))
+    return first[:length], second[:length]

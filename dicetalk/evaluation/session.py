@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +16,26 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from dicetalk import weights
 from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.clips import Clip
-from dicetalk.evaluation.measure import Measured, Measurer, load_networks
+from dicetalk.evaluation.clips import Source
+from dicetalk.evaluation.measure import Measurer
+from dicetalk.evaluation.observations import Observation, Store
+from dicetalk.evaluation.paired import paired_tests
 from dicetalk.evaluation.protocol import load_protocol
-from dicetalk.evaluation.scores import estimate_frechet, estimate_system, frechet_pairs, score_trial
+from dicetalk.evaluation.readers import load_readers
+from dicetalk.evaluation.scores import (
+    FRECHET_METRICS,
+    FRECHET_PARTS,
+    PAIRED_COLUMNS,
+    estimate_frechet,
+    estimate_system,
+    frechet_pairs,
+    score_trial,
+)
 from dicetalk.evaluation.statistics import Estimate
 from dicetalk.evaluation.systems import (
-    Reference,
+    Measured,
     Trial,
     own_trials,
     real_trials,
@@ -32,11 +43,9 @@ from dicetalk.evaluation.systems import (
     wrong_audio_trials,
     wrong_emotion_trials,
 )
-from dicetalk.files import sha256_file
 from dicetalk.progress import track
 
 DERIVED_SYSTEMS = ("wrong_audio", "wrong_emotion")  # the same videos as `ours`, whose failures are listed
-FRECHET_PARTS = {"fd_image": "image", "fd_video": "video"}
 
 
 @dataclass(frozen=True)
@@ -56,19 +65,23 @@ class Session:
     """Loaded networks, and what went wrong so far.
 
     Clips are measured by several threads, each computing on one core, so that numbers do not depend on how
-    many threads there are.
+    many threads there are. What was measured lies in `work`; the same evaluation takes it up again.
 
     Args:
-        evaluators: folder of the metric networks.
+        evaluators: folder of the in-domain metric networks.
         settings: the `evaluate` section.
+        work: folder for measured clips.
     """
 
-    def __init__(self, evaluators: Path, settings: Evaluate) -> None:
+    def __init__(self, evaluators: Path, settings: Evaluate, work: Path) -> None:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         self.settings = settings
         self.protocol = load_protocol(settings.protocol)
-        self.networks = load_networks(evaluators)
+        self.definition = self.protocol.definition
+        self.readers, self.missing = load_readers(self.definition, evaluators)
+        networks = {role: (reader.name, reader.sha256) for role, reader in self.readers.items()}
+        self.store = Store(work, json.dumps([self.protocol.sha256, networks], sort_keys=True))
         self.failures: list[dict[str, str]] = []
         self._local = threading.local()
 
@@ -79,22 +92,30 @@ class Session:
     def measure(
         self,
         system: str,
-        loaders: Mapping[str, Callable[[], Clip]],
+        sources: Mapping[str, Source],
         keep: Mapping[str, Collection[int]] | None = None,
+        real: Mapping[str, Source] | None = None,
     ) -> dict[str, Measured]:
-        """Load and measure clips; those that fail are recorded and left out."""
+        """Load and measure clips; those that fail are recorded and left out.
+
+        Args:
+            system: its name, for messages.
+            sources: the clips.
+            keep: frames that serve as reference images, by clip.
+            real: the clips whose pixels they are compared with, where the protocol does that.
+        """
+        pairs = {"pixels", "perceptual"} & set(self.definition.networks.values())
+        compared = real if real is not None and pairs else {}
 
         def attempt(clip_id: str) -> Measured | DicetalkError:
             try:
-                clip = loaders[clip_id]()
-                return self._measurer().measure(
-                    clip, self.protocol.definition.num_frames, (keep or {}).get(clip_id, ())
-                )
+                kept = sorted(keep[clip_id]) if keep else []
+                return self._measure(sources[clip_id], kept, compared.get(clip_id))
             except DicetalkError as error:
                 return error
 
         measured = {}
-        for clip_id, result in self._map(attempt, list(loaders), f"measure {system}"):
+        for clip_id, result in self._map(attempt, list(sources), f"measure {system}"):
             if isinstance(result, DicetalkError):
                 self.fail(system, clip_id, str(result))
             else:
@@ -103,14 +124,21 @@ class Session:
 
     def references(
         self, wanted: Mapping[str, tuple[str, int]], real: Mapping[str, Measured]
-    ) -> dict[str, Reference]:
+    ) -> dict[str, Observation]:
         """Measure reference images, each once, and return them by clip."""
         images = sorted({image for image in wanted.values() if image[0] in real})
 
-        def measure(image: tuple[str, int]) -> Reference:
-            frame, measurer = real[image[0]].frames[image[1]], self._measurer()
-            repeated = np.repeat(frame[None], self.protocol.definition.num_frames, axis=0)
-            return Reference(measurer.recognise(frame), measurer.see(repeated))
+        def measure(image: tuple[str, int]) -> Observation:
+            clip, index = real[image[0]], image[1]
+            content = ("reference", clip.seen.path.stem, str(index))
+            if (found := self.store.find(*content)) is not None:
+                return found
+            frame, measurer = clip.seen[f"frame_{index}"], self._measurer()
+            num_frames = self.definition.num_frames or clip.seen.details["num_frames"]
+            parts, problems = measurer.see(np.repeat(frame[None], num_frames, axis=0))
+            if "identity" in parts:
+                parts["reference_identity"] = measurer.recognise(frame)
+            return self.store.add(parts, problems, clip.seen.details, *content)
 
         measured = dict(self._map(measure, images, "measure reference images"))
         return {name: measured[image] for name, image in wanted.items() if name in real and image in measured}
@@ -119,13 +147,14 @@ class Session:
         self,
         videos: Mapping[str, Mapping[str, Measured]],
         real: Mapping[str, Measured],
-        references: Mapping[str, Reference],
+        references: Mapping[str, Observation],
     ) -> Evaluation:
-        """Score all systems, with floors derived from `ours`."""
-        ours = videos.get("ours", {})
+        """Score all systems, with floors derived from the first of `videos`."""
+        first = next(iter(videos), "ours")
+        ours = videos.get(first, {})
         if not ours:
             reasons = sorted({failure["reason"] for failure in self.failures})[:5]
-            raise DicetalkError("Not one video of `ours` could be evaluated: " + "; ".join(reasons))
+            raise DicetalkError(f"Not one video of `{first}` could be evaluated: " + "; ".join(reasons))
         compared = {clip_id: references[clip_id] for clip_id in ours}
         trials = {
             "real": list(real_trials(real, compared)),
@@ -135,60 +164,117 @@ class Session:
             "wrong_emotion": list(wrong_emotion_trials(ours, real, references)),
         }
         rows, estimates = [], {}
-        skipped = dict(self.protocol.definition.left_out)
+        skipped = dict(self.definition.left_out)
+        skipped |= {
+            metric: self.missing[role]
+            for metric, role in self.definition.networks.items()
+            if role in self.missing
+        }
+        emotions = self.readers["emotion"].emotions if "emotion" in self.readers else ()
         for system, own in trials.items():
             if not own:
                 skipped[system] = "no clip has the counterpart this system needs"
                 continue
             system_rows = self._score(own)
             rows += system_rows
-            estimates[system], missing = estimate_system(pd.DataFrame(system_rows), self.settings)
-            skipped |= {f"{system}.{metric}": reason for metric, reason in missing.items()}
+            estimates[system], unmeasured = estimate_system(
+                pd.DataFrame(system_rows), self.settings, self.definition, emotions
+            )
+            self._skip(skipped, system, unmeasured)
         for (system, metric), result in self._frechet(trials):
             if isinstance(result, DicetalkError):
-                skipped[f"{system}.{metric}"] = str(result)
+                self._skip(skipped, system, {metric: str(result)})
             else:
                 estimates[system][metric] = result
-        return Evaluation(self._report(estimates, skipped), pd.DataFrame(rows))
+        table = pd.DataFrame(rows)
+        others = [name for name in videos if name != first]
+        report = self._report(estimates, skipped)
+        report["paired"] = paired_tests(
+            table,
+            first,
+            others,
+            {name: column for name, column in PAIRED_COLUMNS.items() if name in self.definition.networks},
+            self.definition.interval_unit == "identity",
+            self.settings.seed,
+            self.settings.bootstrap_samples,
+        )
+        return Evaluation(report, table)
+
+    def _measure(self, source: Source, keep: Sequence[int], real: Source | None) -> Measured:
+        content = [source.fingerprint(), str(list(keep)), real.fingerprint() if real else ""]
+        seen = self.store.find(*content)
+        clip = None
+        if seen is None:
+            clip = source.load()
+            parts, problems = self._measurer().measure(clip, keep, real.load() if real else None)
+            details = {
+                "clip_id": clip.clip_id,
+                "identity": clip.identity,
+                "emotion": clip.emotion,
+                "level": clip.level,
+                "num_frames": len(clip.frames),
+                "size_px": list(clip.frames.shape[2:0:-1]),
+            }
+            seen = self.store.add(parts, problems, details, *content)
+        known = seen.details
+        return Measured(known["clip_id"], known["identity"], known["emotion"], known["level"], seen)
+
+    def _skip(self, skipped: dict[str, str], system: str, reasons: Mapping[str, str]) -> None:
+        """Add reasons of one system, unless the metric is skipped for all of them."""
+        skipped |= {f"{system}.{metric}": why for metric, why in reasons.items() if metric not in skipped}
 
     def _score(self, trials: Iterable[Trial]) -> list[dict[str, Any]]:
         rows = []
         for trial in trials:
             row, problem = score_trial(trial, self.settings.max_shift_frames)
             rows.append(row)
-            if problem is not None and trial.system not in DERIVED_SYSTEMS:
-                self.fail(trial.system, trial.real.clip_id, problem, metric="lmd")
+            if trial.system in DERIVED_SYSTEMS:
+                continue
+            problems = trial.shown.problems | ({"landmarks": problem} if problem else {})
+            metrics: dict[str, list[str]] = {}
+            for metric, role in self.definition.networks.items():
+                if role in problems:
+                    metrics.setdefault(problems[role], []).append(metric)
+            for reason, names in metrics.items():
+                self.fail(trial.system, trial.real.clip_id, reason, ", ".join(names))
         return rows
 
     def _frechet(
         self, trials: Mapping[str, Sequence[Trial]]
     ) -> Iterator[tuple[tuple[str, str], Estimate | DicetalkError]]:
+        roles = {
+            metric: self.definition.networks[metric]
+            for metric in FRECHET_METRICS
+            if self.definition.networks.get(metric) in self.readers
+        }
+
         def estimate(key: tuple[str, str]) -> Estimate | DicetalkError:
             system, metric = key
             try:
-                pairs = frechet_pairs(trials[system], FRECHET_PARTS[metric])
-                return estimate_frechet(pairs)
+                pairs = frechet_pairs(trials[system], FRECHET_PARTS[roles[metric]])
+                return estimate_frechet(pairs, self.definition)
             except DicetalkError as error:
                 return error
 
-        keys = [(system, metric) for system, own in trials.items() if own for metric in FRECHET_PARTS]
-        return self._map(estimate, keys, "Fréchet distances")
+        keys = [(system, metric) for system, own in trials.items() if own for metric in roles]
+        # Wide features: one at a time, because each keeps the moments of its groups.
+        threads = 1 if self.definition.frechet_groups else self.settings.threads
+        return self._map(estimate, keys, "Fréchet distances", threads)
 
     def _report(
         self, estimates: Mapping[str, Mapping[str, Estimate]], skipped: Mapping[str, str]
     ) -> dict[str, Any]:
-        networks = {
-            kind: {"name": network.name, "sha256": network.sha256} for kind, network in self.networks.items()
-        }
-        networks["facemesh"] = {"name": "facemesh", "sha256": sha256_file(weights.resolve("facemesh"))}
-        definition = self.protocol.definition
+        networks = {role: {"name": item.name, "sha256": item.sha256} for role, item in self.readers.items()}
+        definition = self.definition
         return {
             "protocol": {
                 "name": self.protocol.name,
                 "sha256": self.protocol.sha256,
-                **definition.model_dump(exclude={"networks", "left_out"}),
+                **definition.model_dump(exclude={"networks", "left_out", "readers"}),
             },
-            "networks": {metric: networks[kind] for metric, kind in definition.networks.items()},
+            "networks": {
+                metric: networks[role] for metric, role in definition.networks.items() if role in networks
+            },
             "systems": {
                 system: {metric: found[metric].as_json() for metric in definition.networks if metric in found}
                 for system, found in estimates.items()
@@ -199,12 +285,12 @@ class Session:
 
     def _measurer(self) -> Measurer:
         if not hasattr(self._local, "measurer"):
-            self._local.measurer = Measurer(self.networks, self.protocol.definition.landmark_stride)
+            self._local.measurer = Measurer(self.definition, self.readers)
         return self._local.measurer
 
     def _map(
-        self, function: Callable[[Any], Any], items: Sequence[Any], label: str
+        self, function: Callable[[Any], Any], items: Sequence[Any], label: str, threads: int | None = None
     ) -> Iterator[tuple[Any, Any]]:
-        """Yield `(item, function(item))` in order, computed by `settings.threads` threads."""
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.settings.threads) as pool:
+        """Yield `(item, function(item))` in order, computed by `threads` or `settings.threads` threads."""
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or self.settings.threads) as pool:
             yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)

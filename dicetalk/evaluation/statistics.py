@@ -16,16 +16,25 @@ NORMAL_95 = 1.96
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its 95 % interval and the number of clips it comes from."""
+    """A value, its 95 % interval and what it comes from.
+
+    Attributes:
+        value: the number.
+        low, high: its interval.
+        n: clips behind it.
+        identities: how many people the interval was resampled over; None when over clips.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    identities: int | None = None
 
     def as_json(self) -> dict[str, float | int | list[float]]:
         """Return the form of `metrics/evaluate.json`."""
-        return {"value": self.value, "ci95": [self.low, self.high], "n": self.n}
+        people = {} if self.identities is None else {"identities": self.identities}
+        return {"value": self.value, "ci95": [self.low, self.high], "n": self.n, **people}
 
 
 def rng_for(seed: int, *names: str) -> np.random.Generator:
@@ -34,17 +43,23 @@ def rng_for(seed: int, *names: str) -> np.random.Generator:
 
 
 def bootstrap_mean(
-    values: Sequence[float], rng: np.random.Generator, num_samples: int, strata: Sequence[str] | None = None
+    values: Sequence[float],
+    rng: np.random.Generator,
+    num_samples: int,
+    strata: Sequence[str] | None = None,
+    identities: Sequence[str] | None = None,
 ) -> Estimate:
     """Estimate a mean over clips, or the mean of the means of `strata`, each counting equally.
 
-    Clips are resampled with replacement, within their stratum; the interval is the percentile one.
+    Clips are resampled with replacement, within their stratum; or, when `identities` tell at least two people
+    apart, people with all their clips. The interval is the percentile one.
 
     Args:
         values: one number per clip.
         rng: source of the resamples.
         num_samples: number of resamples.
         strata: the stratum of each clip; one for all when missing.
+        identities: who is seen in each clip; missing when clips are to be resampled.
 
     Raises:
         DicetalkError: when there are no clips, or a value is not finite.
@@ -55,13 +70,40 @@ def bootstrap_mean(
             f"Cannot estimate a mean from {len(numbers)} values, all of which must be finite."
         )
     names = np.array(["all"] * len(numbers) if strata is None else strata)
-    groups = [numbers[names == name] for name in sorted(set(names))]
-    means = np.mean(
-        [group[rng.integers(len(group), size=(num_samples, len(group)))].mean(axis=1) for group in groups],
-        axis=0,
-    )
+    groups = [names == name for name in sorted(set(names))]
+    value = float(np.mean([numbers[group].mean() for group in groups]))
+    people = sorted(set(identities or ()))
+    if len(people) > 1:
+        means = _means_over_people(numbers, groups, np.array(identities), people, rng, num_samples)
+    else:
+        means = np.mean(
+            [
+                numbers[group][rng.integers(group.sum(), size=(num_samples, group.sum()))].mean(axis=1)
+                for group in groups
+            ],
+            axis=0,
+        )
     low, high = np.percentile(means, [LOW_PERCENT, HIGH_PERCENT])
-    return Estimate(float(np.mean([group.mean() for group in groups])), float(low), float(high), len(numbers))
+    counted = len(people) if len(people) > 1 else None
+    return Estimate(value, float(low), float(high), len(numbers), counted)
+
+
+def _means_over_people(
+    numbers: np.ndarray,
+    groups: Sequence[np.ndarray],
+    identities: np.ndarray,
+    people: Sequence[str],
+    rng: np.random.Generator,
+    num_samples: int,
+) -> np.ndarray:
+    """Return the mean of the strata's means of each resample that has a clip of every stratum."""
+    drawn = rng.integers(len(people), size=(num_samples, len(people)))
+    times = np.stack([(drawn == index).sum(axis=1) for index in range(len(people))], axis=1)
+    owned = np.stack([identities == name for name in people])
+    sums = np.stack([times @ (owned * (numbers * group)).sum(axis=1) for group in groups])
+    counts = np.stack([times @ (owned * group).sum(axis=1) for group in groups])
+    complete = (counts > 0).all(axis=0)
+    return (sums[:, complete] / counts[:, complete]).mean(axis=0)
 
 
 def jackknife_statistic(statistic: Callable[[np.ndarray], float], num_clips: int) -> Estimate:

@@ -10,9 +10,28 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
+from dicetalk.evaluation.observations import Observation
 
-from dicetalk.evaluation.measure import Measured, Shown
+FLOORS = ("real", "still", "wrong_audio", "wrong_emotion")  # names no system may take
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured clip.
+
+    Attributes:
+        clip_id: name of the clip.
+        identity: who is seen.
+        emotion: its label, or None.
+        level: 1 to 3; 0 without label.
+        seen: what networks said about its frames and its sound.
+    """
+
+    clip_id: str
+    identity: str
+    emotion: str | None
+    level: int
+    seen: Observation
 
 
 @dataclass(frozen=True)
@@ -23,69 +42,61 @@ class Trial:
         system: name of the system.
         real: the real clip that gives the label and the video to compare with.
         shown: the video that is judged.
-        heard: the sound it is judged with, `(windows, dim)`.
-        reference: identity embedding of the reference image `(dim,)`.
+        heard: the video whose sound it is judged with.
+        reference: the reference image, as a video and on its own.
     """
 
     system: str
     real: Measured
-    shown: Shown
-    heard: np.ndarray
-    reference: np.ndarray
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A measured reference image: its identity embedding `(dim,)`, and itself repeated as a video."""
-
-    embedding: np.ndarray
-    still: Shown
+    shown: Observation
+    heard: Observation
+    reference: Observation
 
 
 def own_trials(
     system: str,
     generated: Mapping[str, Measured],
     real: Mapping[str, Measured],
-    references: Mapping[str, Reference],
+    references: Mapping[str, Observation],
 ) -> Iterator[Trial]:
     """Yield generated videos with their own sound, in the order of their clips."""
     for clip_id in sorted(generated):
-        video = generated[clip_id]
-        yield Trial(system, real[clip_id], video.shown, video.heard, references[clip_id].embedding)
+        video = generated[clip_id].seen
+        yield Trial(system, real[clip_id], video, video, references[clip_id])
 
 
-def real_trials(real: Mapping[str, Measured], references: Mapping[str, Reference]) -> Iterator[Trial]:
+def real_trials(real: Mapping[str, Measured], references: Mapping[str, Observation]) -> Iterator[Trial]:
     """Yield the real clips themselves: what a perfect system would score."""
     for clip_id in sorted(references):
         clip = real[clip_id]
-        yield Trial("real", clip, clip.shown, clip.heard, references[clip_id].embedding)
+        yield Trial("real", clip, clip.seen, clip.seen, references[clip_id])
 
 
-def still_trials(real: Mapping[str, Measured], references: Mapping[str, Reference]) -> Iterator[Trial]:
+def still_trials(real: Mapping[str, Measured], references: Mapping[str, Observation]) -> Iterator[Trial]:
     """Yield the reference image, repeated, with the real sound: the floor of everything that moves."""
     for clip_id in sorted(references):
         reference = references[clip_id]
-        yield Trial("still", real[clip_id], reference.still, real[clip_id].heard, reference.embedding)
+        yield Trial("still", real[clip_id], reference, real[clip_id].seen, reference)
 
 
 def wrong_audio_trials(
     generated: Mapping[str, Measured],
     real: Mapping[str, Measured],
-    references: Mapping[str, Reference],
+    references: Mapping[str, Observation],
 ) -> Iterator[Trial]:
     """Yield our videos, each with the sound of the clip half the list away: the floor of lip sync."""
     names = sorted(generated)
     for index, clip_id in enumerate(names):
         other = names[(index + len(names) // 2) % len(names)]
         if other != clip_id:
-            shown, heard = generated[clip_id].shown, generated[other].heard
-            yield Trial("wrong_audio", real[clip_id], shown, heard, references[clip_id].embedding)
+            shown, heard = generated[clip_id].seen, generated[other].seen
+            yield Trial("wrong_audio", real[clip_id], shown, heard, references[clip_id])
 
 
 def wrong_emotion_trials(
     generated: Mapping[str, Measured],
     real: Mapping[str, Measured],
-    references: Mapping[str, Reference],
+    references: Mapping[str, Observation],
 ) -> Iterator[Trial]:
     """Yield our videos of another emotion of the same identity, judged as if they were this clip's."""
     for clip_id in sorted(generated):
@@ -96,5 +107,5 @@ def wrong_emotion_trials(
             if real[name].identity == clip.identity and real[name].emotion != clip.emotion
         ]
         if others:
-            other = generated[others[zlib.crc32(clip_id.encode()) % len(others)]]
-            yield Trial("wrong_emotion", clip, other.shown, other.heard, references[clip_id].embedding)
+            other = generated[others[zlib.crc32(clip_id.encode()) % len(others)]].seen
+            yield Trial("wrong_emotion", clip, other, other, references[clip_id])

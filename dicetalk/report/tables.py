@@ -44,17 +44,24 @@ SYSTEMS = {
 # Metric -> label, and whether higher is better.
 METRICS = {
     "emotion_accuracy": ("Emotion accuracy", True),
+    "emotion_accuracy_7": ("Emotion accuracy, 7 classes", True),
     "emo_score": ("Emo-Score", True),
     "emo_score_neutral": ("Emo-Score, neutral", True),
     "emo_score_non_neutral": ("Emo-Score, non-neutral", True),
     "sync_c": ("Sync-C, confidence", True),
     "sync_d": ("Sync-D, distance", False),
     "lmd": ("LMD, landmark distance", False),
+    "m_lmd": ("M-LMD, mouth, pixels", False),
+    "f_lmd": ("F-LMD, face, pixels", False),
     "f_sim": ("F-SIM, identity", True),
     "fid": ("FID", False),
     "fvd": ("FVD", False),
     "fd_image": ("Fréchet distance, frames", False),
     "fd_video": ("Fréchet distance, video", False),
+    "fd_expression": ("Fréchet distance, expression", False),
+    "psnr": ("PSNR, dB", True),
+    "ssim": ("SSIM", True),
+    "lpips": ("LPIPS", False),
 }
 
 

@@ -50,8 +50,8 @@ def train_evaluators(
     """
     if settings.source == "published":
         raise DicetalkError(
-            "evaluators.source: published metric networks (Inception, I3D, SyncNet...) cannot be used by "
-            "this version yet; set evaluators.source: in-domain."
+            "evaluators.source: published networks (Inception, I3D, SyncNet...) are not trained; set "
+            "evaluate.protocol: paper to use them, and evaluators.source: in-domain."
         )
     train_clips = load_processed(folders, "train", SIZE_PX)
     test_clips = load_processed(folders, "test", SIZE_PX)

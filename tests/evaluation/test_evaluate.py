@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,9 @@ class World:
     def evaluate(self, generated: Path | None = None, threads: int = 2) -> Evaluation:
         generated = generated or self.folder / "generated"
         settings = self.settings.model_copy(update={"threads": threads})
-        return evaluate_generated(generated, self.folder / "processed", self.folder / "networks", settings)
+        networks = self.folder / "networks"
+        with tempfile.TemporaryDirectory() as work:
+            return evaluate_generated(generated, self.folder / "processed", networks, settings, Path(work))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,8 @@ def test_two_folders_are_matched_by_name(world, generated, tmp_path):
     for name in ("T0_happy_1", "T1_happy_1"):
         (real / f"{name}.mp4").unlink()
     (real / "stranger.mp4").write_bytes(b"")
-    report = evaluate_folders(generated / "ours", real, world.folder / "networks", world.settings).report
+    systems, networks = {"ours": generated / "ours"}, world.folder / "networks"
+    report = evaluate_folders(systems, real, networks, world.settings, tmp_path / "work").report
     unmatched = {(failure["system"], failure["clip_id"]) for failure in report["failures"]}
     assert unmatched == {("real", "stranger"), ("ours", "T0_happy_1"), ("ours", "T1_happy_1")}
     assert report["systems"]["ours"]["lmd"]["value"] == pytest.approx(0.0)

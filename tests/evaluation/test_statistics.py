@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.frechet import Moments
+from dicetalk.evaluation.protocol import load_protocol
 from dicetalk.evaluation.scores import estimate_frechet
 from dicetalk.evaluation.statistics import bootstrap_mean, jackknife_statistic, rng_for
 
@@ -49,6 +52,10 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value)
 
 
+def itself(moments: Moments) -> Moments:
+    return moments
+
+
 def test_jackknife_interval_of_a_frechet_distance_covers_the_truth():
     """Two Gaussians one apart in each of 4 dimensions: the distance is 4."""
     hits = 0
@@ -56,7 +63,8 @@ def test_jackknife_interval_of_a_frechet_distance_covers_the_truth():
         rng = np.random.default_rng(seed)
         left = [Moments.of(rng.standard_normal((8, 4))) for _ in range(30)]
         right = [Moments.of(rng.standard_normal((8, 4)) + 1) for _ in range(30)]
-        estimate = estimate_frechet(list(zip(left, right, strict=True)))
+        pairs = [(partial(itself, a), partial(itself, b), "") for a, b in zip(left, right, strict=True)]
+        estimate = estimate_frechet(pairs, load_protocol("demo").definition)
         assert estimate.low <= estimate.value <= estimate.high
         hits += estimate.low <= 4.0 <= estimate.high
     assert hits >= 17
