@@ -60,8 +60,9 @@ class MeadIndex(Section):
     """Which part of MEAD is used and how it is split."""
 
     root: str
-    views: list[str]
-    test_identities: list[str] | PositiveInt  # names, or how many to hold out
+    views: list[str] | Literal["all"]
+    # Names, how many to hold out, or the name of a known split, see `dicetalk.data.mead.SPLITS`.
+    test_identities: list[str] | PositiveInt | Literal["eat", "paper"]
 
 
 class HdtfIndex(Section):
@@ -75,11 +76,25 @@ class HdtfIndex(Section):
     )
 
 
+class ExtraIndex(Section):
+    """More regular video, such as VoxCeleb2 (paper: HDTF, VoxCeleb2 and video from the internet)."""
+
+    root: str
+    # How many folders above a file the one is that names the person: VoxCeleb2 2, `person/clip.mp4` 1.
+    identity_folder: PositiveInt
+    test_identities: list[str] | PositiveInt
+
+
 class Index(Section):
     """Where raw data lies and which identities are held out."""
 
     mead: MeadIndex
     hdtf: HdtfIndex
+    extra: ExtraIndex | None = None  # left out, not null: every key is a corpus of the pipeline
+
+    def names(self) -> list[str]:
+        """Return the corpora in use."""
+        return ["mead", "hdtf"] + (["extra"] if self.extra is not None else [])
 
 
 class Preprocess(Section):
