@@ -100,10 +100,18 @@ class Index(Section):
 class Preprocess(Section):
     """From raw clips to aligned face crops with sound; see `docs/data.md` for every rule."""
 
-    workers: PositiveInt
+    scheduler: str = Field(
+        pattern=r"^(local|(tcp|tls)://.+)$"
+    )  # processes here, or a Dask scheduler's address
+    workers: PositiveInt  # processes of `local`
+    clip_timeout_seconds: (
+        PositiveFloat  # a clip that takes longer is given up, so that none can stop the rest
+    )
     fps: PositiveFloat
     sample_rate_hz: PositiveInt
     size_px: PositiveInt
+    landmarks: Literal["facemesh", "face_alignment"]  # the latter: FAN, 68 points; slow without a GPU
+    crop_source: Literal["face", "published"]  # `published`: HDTF's own windows, where it has one
     crop_margin: float = Field(ge=0)  # face box grown by this fraction on each side; official code: 0.5
     mask_area: PositiveFloat  # face box scaled by this for the mask; official code: 1.1
     min_seconds: PositiveFloat
@@ -112,6 +120,14 @@ class Preprocess(Section):
     min_face_px: PositiveInt
     max_gap_frames: int = Field(ge=0)
     redetect_every_frames: PositiveInt
+    rival_size: Probability = Field(
+        gt=0, le=1
+    )  # another face counts from this part of the followed one's size
+    cut_brightness: float = Field(ge=0)  # mean change between two frames, of 255, that only a cut makes
+    cut_overlap: Probability = Field(ge=0, le=1)  # of the face's box in two frames; less is a cut
+    max_outside: float = Field(ge=0)  # part of the face's size that may stick out of the crop
+    min_complete: Probability = Field(ge=0, le=1)  # part of the announced duration that must be decodable
+    max_silent_tail_seconds: float = Field(ge=0)  # silence added where sound ends first; more picture is cut
     min_loudness_db: float | None  # RMS relative to full scale; null keeps silent clips
     clips_per_shard: PositiveInt
 

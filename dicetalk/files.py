@@ -42,12 +42,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_directory(temporary: Path, path: Path) -> None:
+    """Give a finished directory its name; what had the name before is removed."""
+    temporary.chmod(0o755)
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,8 +1,8 @@
 """A folder of one's own videos, or of a corpus that has one folder per person, such as VoxCeleb2.
 
 Labels, if any, come from a `clips.csv` in it, with a column `file` (path relative to the folder) and any of
-`identity`, `emotion`, `level` and `split`. Files it does not list are used without a label; the file's name, or
-the folder that `identity_folder` points at, is their identity.
+`identity`, `emotion`, `level` and `split`. Files it does not list are used without a label; the file's name,
+or the folder that `identity_folder` points at, is their identity.
 
 A corpus may keep sound apart, as VoxCeleb2 does: a video below a folder `mp4` has its sound in the `.m4a` of
 the same place below `aac`, if there is one; otherwise in itself.

@@ -15,10 +15,14 @@ RATE = 16000
 WIDTH, HEIGHT, FACE = 160, 120, 40
 
 SETTINGS = Preprocess(
+    scheduler="local",
     workers=1,
+    clip_timeout_seconds=60.0,
     fps=25.0,
     sample_rate_hz=RATE,
     size_px=64,
+    landmarks="facemesh",
+    crop_source="face",
     crop_margin=0.5,
     mask_area=1.1,
     min_seconds=0.4,
@@ -27,6 +31,12 @@ SETTINGS = Preprocess(
     min_face_px=20,
     max_gap_frames=3,
     redetect_every_frames=5,
+    rival_size=0.5,
+    cut_brightness=30.0,
+    cut_overlap=0.3,
+    max_outside=0.1,
+    min_complete=0.9,
+    max_silent_tail_seconds=0.2,
     min_loudness_db=-60.0,
     clips_per_shard=2,
 )

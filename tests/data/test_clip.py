@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from fake_face import FACE, RATE, SETTINGS, WIDTH, SquareTracker, noise, picture, row, write_clip
 
-from dicetalk.data import clip
-from dicetalk.data.clip import REASONS, Rejected, preprocess_clip
+from dicetalk.data import clip, track
+from dicetalk.data.clip import preprocess_clip
 from dicetalk.data.media import write_video
+from dicetalk.data.reasons import REASONS, Rejected
 from dicetalk.data.shards import Sample
 
 
 @pytest.fixture(autouse=True)
 def squares_are_faces(monkeypatch):
     """Replace the networks; the rules are the same for every tracker."""
-    monkeypatch.setattr(clip, "FaceTracker", SquareTracker)
-    monkeypatch.setattr(clip, "_networks", lambda: (None, None))
+    monkeypatch.setattr(track, "FaceTracker", SquareTracker)
+    for module in (track, clip):
+        monkeypatch.setattr(module, "networks", lambda landmarks: (None, None, None))
 
 
 def run(folder, settings=SETTINGS, **changes) -> Sample | Rejected:
@@ -109,7 +111,7 @@ def test_silent_clips_can_be_kept(tmp_path):
 )
 def test_pictures_that_are_rejected(tmp_path, monkeypatch, code, draw):
     if code == "crop_out_of_frame":  # the mesh also places what lies outside of the picture
-        monkeypatch.setattr(clip, "FaceTracker", BlindTracker)
+        monkeypatch.setattr(track, "FaceTracker", BlindTracker)
     write_clip(tmp_path / "clip.mp4", draw)
     assert rejected(tmp_path)[0] == code
 
