@@ -124,6 +124,9 @@ def _check_files(row: dict[str, Any], raw_root: Path) -> MediaInfo:
     """Reject what lacks picture or sound; describe the video."""
     if row["audio_path"] is None:
         raise RejectionError("no_audio", "the data set has no sound file for this clip")
+    for path in dict.fromkeys((row["video_path"], row["audio_path"])):
+        if not (raw_root / path).is_file():  # opening a named pipe would wait for ever
+            raise RejectionError("unreadable", f"{path} is missing or no file")
     with _reading():
         info = probe(raw_root / row["video_path"])
         sound = info if row["audio_path"] == row["video_path"] else probe(raw_root / row["audio_path"])

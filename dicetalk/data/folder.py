@@ -21,8 +21,10 @@ import pandas as pd
 from dicetalk.data.index import make_table
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import class_index
+from dicetalk.progress import log
 
-SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
+SUFFIXES = set(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split())
+MAX_ID_LENGTH = 80  # of 100 characters that a name in a tar file may have
 LABELS = "clips.csv"
 
 
@@ -41,12 +43,16 @@ def index_folder(root: Path, dataset: str = "folder", identity_folder: int = 0) 
     root = Path(root)
     found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
     videos = sorted(path.relative_to(root) for path in found if path.suffix.lower() in SUFFIXES)
+    if unspeakable := [path for path in videos if not _is_text(path)]:
+        log(f"{len(unspeakable)} file names are not UTF-8 and left out; rename them, e.g. {unspeakable[0]!r}")
+        videos = [path for path in videos if _is_text(path)]
     if not videos:
         raise DicetalkError(f"{root} holds no video ({', '.join(sorted(SUFFIXES))}).")
     labels = _read_labels(root / LABELS, {path.as_posix() for path in videos})
     records, used = [], set()
     for path in videos:
-        clip_id = name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.with_suffix("").as_posix()).strip("-") or "clip"
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.with_suffix("").as_posix()).strip("-")
+        clip_id = name = name[-MAX_ID_LENGTH:] or "clip"
         repeat = 1
         while clip_id in used:
             repeat += 1
@@ -74,6 +80,15 @@ def _identity(root: Path, path: Path, identity_folder: int) -> str:
             "change index.extra.identity_folder."
         )
     return path.parts[-1 - identity_folder]
+
+
+def _is_text(path: Path) -> bool:
+    """Return whether a name can be written into a table."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sound(root: Path, video: Path) -> Path:

@@ -166,6 +166,8 @@ def read_audio(
         video = _video_stream(container)
         zero = _start_seconds(video if video is not None else stream)
         rate = stream.sample_rate
+        if not rate:
+            raise DicetalkError(f"{path}: the audio stream does not say its sample rate.")
         if start_seconds > SEEK_SECONDS:
             container.seek(int((zero + start_seconds - 1.0) * av.time_base), backward=True)
         pieces: list[tuple[int, np.ndarray]] = []
@@ -193,7 +195,10 @@ def _open(path: Path | BinaryIO) -> Iterator[av.container.InputContainer]:
         is_path = isinstance(path, (str, Path))
         # Only ever files, even where a name looks like an address or a playlist refers to one.
         options = {"protocol_whitelist": "file"} if is_path else {}
-        with av.open(str(path) if is_path else path, options=options) as container:
+        file = str(path) if is_path else path
+        with av.open(file, options=options, metadata_errors="replace") as container:
+            if any(stream.codec_context is None for stream in container.streams):
+                raise DicetalkError(f"{path}: a stream has an unknown format.")
             yield container
     except (av.FFmpegError, OSError) as error:
         raise DicetalkError(f"{path}: cannot be read as video or sound: {error}") from error

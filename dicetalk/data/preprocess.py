@@ -6,7 +6,6 @@ Content of `data/processed/<set>/`:
 - `kept.parquet`: the meta data of every kept clip and the shard that holds it
 - `rejected.csv`: clip_id, reason, detail
 - `summary.json`: how many of which; kept + rejected = indexed
-- `keys.json`: what each clip's result depends on, as a hash; the next run takes over what stayed the same
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def preprocess_index(index: Path, output: Path, settings: Preprocess) -> dict[st
 
 def preprocess_folder(folder: Path, output: Path, settings: Preprocess) -> dict[str, Any]:
     """Preprocess every video below a folder of the user's own; see `dicetalk.data.folder` for labels."""
-    run_dir = Path(output).parent / f".{Path(output).name}-unfinished"
+    run_dir = Path(output).absolute().with_name(f".{Path(output).name}-run")
     return run_preprocess(index_folder(folder), folder, output, settings, run_dir)
 
 
@@ -80,7 +79,7 @@ def run_preprocess(
             and that would come out the same are taken from it.
         settings: section `preprocess` of the parameters.
         run_dir: where the results of finished clips wait, under a hash of all they depend on. A killed run
-            that is started again does not redo them. Removed at the end.
+            that is started again does not redo them. Removed at the end, but for a list of the hashes.
 
     Returns:
         Counts: `indexed`, `kept`, `rejected`, `kept_seconds`, `reasons`.

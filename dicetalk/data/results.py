@@ -2,8 +2,9 @@
 
 While a run lasts, each finished clip is one file of `run_dir`, named by a hash of everything the clip depends
 on: `<hash>.tar` when it is kept, `<hash>.json` when it is rejected, `<hash>.crashed.json` when its process
-died; the last is tried again by the next run. The processed folder remembers the hashes too, so clips that
-did not change are copied from it.
+died; the last is tried again by the next run. A ledger beside it remembers the hashes of the clips in the
+processed folder, so that clips that did not change are copied from there. It is no part of that folder, whose
+bytes depend on nothing but content; the hashes hold times of files.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import pandas as pd
 
 from dicetalk.data.reasons import REASONS
 from dicetalk.data.shards import Sample, read_samples, shard_name, write_shard
-from dicetalk.files import read_json, replace_directory, write_json
+from dicetalk.files import read_json, replace_directory, sha256_file, write_json
 from dicetalk.progress import log
 
-KEYS, SUMMARY, REJECTED = "keys.json", "summary.json", "rejected.csv"
+SUMMARY, REJECTED = "summary.json", "rejected.csv"
 
 
 class Results:
@@ -41,10 +42,11 @@ class Results:
         for leftover in [*run_dir.glob(".*"), *run_dir.glob("tmp*"), *run_dir.glob("*.crashed.json")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         self._packing = earlier.with_name(f".{earlier.name}-packing")
-        self._old_rejected = _read_rejected(earlier)
-        known = read_json(earlier / KEYS)["keys"] if self._old_rejected is not None else {}
-        self._same = {clip_id for clip_id, key in keys.items() if known.get(clip_id) == key}
-        self._same -= {name for name, row in (self._old_rejected or {}).items() if row["reason"] == "crashed"}
+        self._ledger = run_dir.with_name(f"{run_dir.name}-ledger.json")
+        self._known = self._read_ledger()
+        self._old_rejected = _read_rejected(earlier) if self._known["keys"] else {}
+        self._same = {clip_id for clip_id, key in keys.items() if self._known["keys"].get(clip_id) == key}
+        self._same -= {name for name, row in self._old_rejected.items() if row["reason"] == "crashed"}
 
     def path(self, clip_id: str) -> Path:
         """Return where the result of a clip is to be written, without suffix."""
@@ -63,10 +65,9 @@ class Results:
 
     def finished_summary(self) -> dict[str, Any] | None:
         """Return the summary of the earlier run if there is nothing to add to it or to change."""
-        now = {"clips_per_shard": self.clips_per_shard, "keys": self.keys}
-        if len(self._same) < len(self.keys) or read_json(self.earlier / KEYS) != now:
-            return None
-        return read_json(self.earlier / SUMMARY)
+        now = {**self._known, "clips_per_shard": self.clips_per_shard, "keys": self.keys}
+        is_same = len(self._same) == len(self.keys) and self._known == now
+        return read_json(self.earlier / SUMMARY) if is_same else None
 
     def pack(self, output: Path) -> dict[str, Any]:
         """Write shards, tables and summary of all clips, in the order of their ids; return the summary."""
@@ -79,15 +80,21 @@ class Results:
             replace_directory(self._packing, output)
         finally:
             shutil.rmtree(self._packing, ignore_errors=True)
+        ledger = {"clips_per_shard": self.clips_per_shard, "keys": self.keys, "files": _hashes(output)}
+        write_json(self._ledger, ledger)
         return summary
 
     def clear(self) -> None:
-        """Remove the results of single clips."""
-        for clip_id in self.keys:
-            for suffix in (".tar", ".json", ".crashed.json"):
-                self.path(clip_id).with_suffix(suffix).unlink(missing_ok=True)
-        if not any(self.run_dir.iterdir()):
-            self.run_dir.rmdir()
+        """Remove the results of single clips, also those of other settings, which nothing will ask for."""
+        shutil.rmtree(self.run_dir)
+
+    def _read_ledger(self) -> dict[str, Any]:
+        """Return what is known about the earlier folder: nothing, unless it is exactly what a run left."""
+        nothing: dict[str, Any] = {"clips_per_shard": 0, "keys": {}, "files": {}}
+        if not self._ledger.is_file() or not self.earlier.is_dir():
+            return nothing
+        ledger = read_json(self._ledger)
+        return ledger if ledger["files"] == _hashes(self.earlier) else nothing
 
     def _rejection(self, clip_id: str) -> dict[str, str] | None:
         """Return reason and detail of a rejected clip, None for a kept one."""
@@ -97,7 +104,7 @@ class Results:
         for suffix in (".json", ".crashed.json"):
             if path.with_suffix(suffix).is_file():
                 return read_json(path.with_suffix(suffix))
-        return (self._old_rejected or {}).get(clip_id)
+        return self._old_rejected.get(clip_id)
 
     def _samples(self, clip_ids: list[str]) -> Iterator[Sample]:
         """Yield kept clips from their own files, the others from the earlier shards: both are in order."""
@@ -135,7 +142,6 @@ class Results:
             "kept_seconds": round(sum(meta["num_frames"] / meta["fps"] for meta in metas), 2),
             "reasons": dict(sorted(Counter(why["reason"] for why in rejected.values()).items())),
         }
-        write_json(folder / KEYS, {"clips_per_shard": self.clips_per_shard, "keys": self.keys})
         write_json(folder / SUMMARY, summary)
         return summary
 
@@ -150,9 +156,11 @@ def log_summary(output: Path, summary: dict[str, Any]) -> None:
         log(f"  {count:6d}  {reason:18s} {REASONS[reason]}")
 
 
-def _read_rejected(folder: Path) -> dict[str, dict[str, str]] | None:
-    """Return the rejected clips of a processed folder; None when it is not a complete one of this version."""
-    if not all((folder / name).is_file() for name in (KEYS, SUMMARY, REJECTED)):
-        return None
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+
+
+def _read_rejected(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the rejected clips of a processed folder."""
     with open(folder / REJECTED, newline="", encoding="utf-8") as stream:
         return {row.pop("clip_id"): row for row in csv.DictReader(stream)}
