@@ -13,6 +13,8 @@ from dicetalk.data import clip
 from dicetalk.data.shards import Sample, write_shard
 from dicetalk.files import atomic_path, write_json
 
+STDERR_FILE = 2  # `sys.stderr` may be something without a file
+
 
 def finish_clip(
     job: tuple[dict[str, Any], Path], raw_root: Path, shown_root: Path, settings: Preprocess
@@ -30,7 +32,7 @@ def finish_clip(
     """
     row, result = job
     cv2.setNumThreads(1)  # one process per core is faster than many threads in each
-    faulthandler.dump_traceback_later(settings.clip_timeout_seconds, exit=True)
+    faulthandler.dump_traceback_later(settings.clip_timeout_seconds, exit=True, file=STDERR_FILE)
     try:
         outcome = clip.preprocess_clip(row, raw_root, settings, scratch=result.parent)
     finally:

@@ -214,10 +214,8 @@ def test_the_need_of_disk_is_said_before(corpus, tmp_path, monkeypatch, capsys):
     table, raw = corpus
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0, 0, 1000))
     run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
-    lines = capsys.readouterr().err.splitlines()
-    assert (
-        lines[0].startswith("WARNING: 5 clips need about") and "will stop when the disk is full" in lines[0]
-    )
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.startswith("WARNING: 5 clips need about") and "will stop when the disk is full" in said
     rows = [row(start_seconds=10.0, end_seconds=20.0)] * 100
     bytes_needed = report_need(rows, raw, SETTINGS, tmp_path)
     assert bytes_needed == pytest.approx(2 * 100 * 3 * 25 * 64 * 64 * BYTES_PER_PIXEL, rel=1.0)

@@ -46,13 +46,7 @@ def test_a_dask_cluster_goes_on_after_a_death(tmp_path):
         given_up[job[0]] = how
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster:
-        run_dask(
-            write_name,
-            jobs,
-            cluster.scheduler_address,
-            "test",
-            lambda job, how: given_up.update({job[0]: how}),
-        )
+        run_dask(write_name, jobs, cluster.scheduler_address, "test", give_up)
     assert names(tmp_path) == GOOD and given_up == {"killed": "its workers died"}
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
         with pytest.raises(DicetalkError, match="one thread each"):
