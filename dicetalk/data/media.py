@@ -101,7 +101,7 @@ def read_video(
     Frames are decoded as they are asked for. They cover `[start_seconds, end_seconds)`; a missing end means
     the end of the last stored frame. "Nearest" is meant halfway between two readings of time stamps, as
     moments and as beginnings of the time a frame is shown: whichever a measurement uses, changing the rate
-    moves the picture against the sound by less than 10 ms on average (5.8 ms from 60 to 25 fps).
+    moves the picture against the sound by at most 10 ms on average, and less for the mean of both.
 
     Yields:
         uint8 arrays `(height, width, 3)`.
