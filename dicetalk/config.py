@@ -128,6 +128,8 @@ class Preprocess(Section):
     max_outside: float = Field(ge=0)  # part of the face's size that may stick out of the crop
     min_complete: Probability = Field(ge=0, le=1)  # part of the announced duration that must be decodable
     max_silent_tail_seconds: float = Field(ge=0)  # silence added where sound ends first; more picture is cut
+    # Of x264, at equal quality: the faster, the larger the shards; docs/performance.md has both.
+    video_preset: Literal["ultrafast", "superfast", "veryfast", "medium"]
     min_loudness_db: float | None  # RMS relative to full scale; null keeps silent clips
     clips_per_shard: PositiveInt
 

@@ -16,7 +16,7 @@ from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError
 
 MIN_FREE_GIB = {"smoke": 2, "demo": 5}
-PAPER_FREE_GIB = 500  # MEAD and HDTF, their processed clips and latents; docs/data.md has the sum
+PAPER_FREE_GIB = 700  # MEAD and HDTF, their processed clips and latents; docs/data.md has the sum
 DECODERS, ENCODERS = ("h264", "hevc", "aac"), ("libx264", "aac")
 
 

@@ -183,5 +183,7 @@ def _encode_crop(
 
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "crop.mp4"
-        write_video(path, crops(), settings.fps, crf=SHARD_CRF, pixel_format="yuv444p")
+        write_video(
+            path, crops(), settings.fps, crf=SHARD_CRF, pixel_format="yuv444p", preset=settings.video_preset
+        )
         return path.read_bytes()

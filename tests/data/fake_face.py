@@ -37,6 +37,7 @@ SETTINGS = Preprocess(
     max_outside=0.1,
     min_complete=0.9,
     max_silent_tail_seconds=0.2,
+    video_preset="medium",
     min_loudness_db=-60.0,
     clips_per_shard=2,
 )
