@@ -19,7 +19,7 @@ from dicetalk import weights
 from dicetalk.data.preprocess import preprocess_folder
 from dicetalk.errors import DicetalkError
 
-NUM_CLIPS, NUM_KILLS = 16, 10
+NUM_CLIPS, NUM_KILLS = 24, 10
 COMMAND = """
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_ten_kills(corpus):
     rng = random.Random(0)
     for kill in range(NUM_KILLS):
         process = start(corpus, "broken")
-        goal = min(finished(corpus, "broken") + rng.randint(0, 2), NUM_CLIPS - 1)
+        goal = min(finished(corpus, "broken") + rng.randint(0, 2), NUM_CLIPS - 6)
         while finished(corpus, "broken") < goal and process.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.5))
