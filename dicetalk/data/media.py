@@ -29,6 +29,7 @@ __all__ = ["MediaInfo", "probe", "read_audio", "read_video", "write_video"]
 SEEK_SECONDS = 2.0  # decoding this much is cheaper than seeking, and the start of a file needs no key frame
 JITTER_SECONDS = 0.005  # Matroska rounds time stamps to 1 ms: so much is no gap between pieces of sound
 MAX_LEAD_SECONDS = 0.01
+PLAYLISTS = ("concat", "dash", "hls", "imf")
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ def _open(path: Path | BinaryIO) -> Iterator[av.container.InputContainer]:
         options = {"protocol_whitelist": "file"} if is_path else {}
         file = str(path) if is_path else path
         with av.open(file, options=options, metadata_errors="replace") as container:
+            if container.format.name in PLAYLISTS:
+                raise DicetalkError(f"{path}: is a list of other files.")
             if any(stream.codec_context is None for stream in container.streams):
                 raise DicetalkError(f"{path}: a stream has an unknown format.")
             yield container

