@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -14,6 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from dicetalk.errors import DicetalkError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error, of Python or of FFmpeg, means that the disk or the quota is full."""
+    return getattr(error, "errno", None) in DISK_FULL
+
+
+@contextmanager
+def explaining_full_disk() -> Iterator[None]:
+    """Turn the error of a full disk into one that says that nothing finished is lost and what to do.
+
+    Raises:
+        DicetalkError: when the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise DicetalkError(
+            f"The disk is full ({error}). Everything finished is kept: free space, then run the same command "
+            "again."
+        ) from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ from dicetalk.data.reasons import Rejected, RejectionError
 from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, encode_landmarks
 from dicetalk.data.track import Track, follow_face, networks
 from dicetalk.errors import DicetalkError
+from dicetalk.files import is_disk_full
 from dicetalk.progress import log
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SHARD_CRF = 8  # near-lossless: what is trained on should not show the codec
 SILENCE_DB = -120.0
 
@@ -39,7 +38,8 @@ def preprocess_clip(
         scratch: folder for a temporary file; the system's when missing.
 
     Raises:
-        DicetalkError: when no clip could be worked on: weights are missing, or the disk is full.
+        DicetalkError: when no clip could be worked on, because weights are missing.
+        OSError: when the disk is full.
     """
     networks(settings.landmarks)  # before anything can be taken for the clip's fault
     try:
@@ -49,11 +49,8 @@ def preprocess_clip(
     except DicetalkError:
         raise
     except Exception as error:  # one clip of a kind never seen must not stop the work on a million others
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise DicetalkError(
-                f"The disk is full ({error}). Everything finished is kept: free space, then run the same "
-                "command again."
-            ) from error
+        if is_disk_full(error):
+            raise
         log(f"{row['clip_id']} failed:\n{traceback.format_exc()}")
         return Rejected("failed", f"{type(error).__name__}: {error}")
 

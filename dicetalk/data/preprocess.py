@@ -44,7 +44,7 @@ from dicetalk.data.index import read_index
 from dicetalk.data.results import Results, log_summary
 from dicetalk.data.worker import finish_clip
 from dicetalk.errors import DicetalkError
-from dicetalk.files import sha256_file
+from dicetalk.files import explaining_full_disk, sha256_file
 from dicetalk.progress import log
 
 CODE = (clip, deinterlace, detect, faces, fan, geometry, landmarks, media, mp4, shards, track)
@@ -96,7 +96,7 @@ def run_preprocess(
     networks = [sha256_file(path) for path in weights.fetch(names).values()]
     common = [settings.model_dump(exclude=HOW_NOT_WHAT), networks, _code_digest()]
     keys = {row["clip_id"]: _key(row, raw_root, common) for row in rows}
-    with _alone(run_dir):
+    with _alone(run_dir), explaining_full_disk():
         results = Results(run_dir, output, keys, settings.clips_per_shard)
         summary = results.finished_summary()
         if summary is None:

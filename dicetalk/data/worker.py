@@ -11,7 +11,7 @@ import cv2
 from dicetalk.config import Preprocess
 from dicetalk.data import clip
 from dicetalk.data.shards import Sample, write_shard
-from dicetalk.files import atomic_path, write_json
+from dicetalk.files import atomic_path, explaining_full_disk, write_json
 
 STDERR_FILE = 2  # `sys.stderr` may be something without a file
 
@@ -34,9 +34,16 @@ def finish_clip(
     cv2.setNumThreads(1)  # one process per core is faster than many threads in each
     faulthandler.dump_traceback_later(settings.clip_timeout_seconds, exit=True, file=STDERR_FILE)
     try:
-        outcome = clip.preprocess_clip(row, raw_root, settings, scratch=result.parent)
+        with explaining_full_disk():
+            _finish(row, result, raw_root, shown_root, settings)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _finish(
+    row: dict[str, Any], result: Path, raw_root: Path, shown_root: Path, settings: Preprocess
+) -> None:
+    outcome = clip.preprocess_clip(row, raw_root, settings, scratch=result.parent)
     if isinstance(outcome, Sample):
         with atomic_path(result.with_suffix(".tar")) as temporary:
             write_shard(temporary, iter([outcome]))
