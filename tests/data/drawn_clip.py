@@ -13,6 +13,7 @@ from scipy.signal import resample_poly
 
 RATE = 16000
 CLOCK = Fraction(1, 90000)
+CLOCKS = {"mpeg4": Fraction(1, 1000), "mpeg2video": Fraction(1, 25)}  # theirs are coarser
 
 
 @lru_cache(maxsize=4)
@@ -48,9 +49,7 @@ def write_av(
         usual = {"crf": "12", "preset": "superfast"} if codec == "libx264" else {}
         video = container.add_stream(codec, rate=25, options=usual | (options or {}))
         video.height, video.width = frames[0].shape[:2]
-        video.pix_fmt, video.codec_context.time_base = "yuv420p", CLOCK
-        if codec == "mpeg4":
-            video.codec_context.time_base = Fraction(1, 1000)
+        video.pix_fmt, video.codec_context.time_base = "yuv420p", CLOCKS.get(codec, CLOCK)
         sound = None
         if samples is not None:
             sound = container.add_stream(sound_codec, rate=rate, layout="stereo" if stereo else "mono")
