@@ -20,6 +20,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "dicetalk needs Python 3.10 or newer; run: make install PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,dev]'
+	@# Its own dependencies would replace the headless OpenCV; pyproject.toml has those it needs.
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt face-alignment
 	@touch $@
 
 repro: install

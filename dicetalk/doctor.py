@@ -16,7 +16,7 @@ from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError
 
 MIN_FREE_GIB = {"smoke": 2, "demo": 5}
-PAPER_FREE_GIB = 500  # MEAD and HDTF, their processed clips and latents; docs/data.md has the sum
+PAPER_FREE_GIB = 700  # MEAD and HDTF, their processed clips and latents; docs/data.md has the sum
 DECODERS, ENCODERS = ("h264", "hevc", "aac"), ("libx264", "aac")
 
 
@@ -119,6 +119,8 @@ def _weights(params: Params) -> list[Finding]:
     from dicetalk.evaluation.protocol import load_protocol
 
     names = [params.backbone.weights, "blazeface-short-range", "facemesh"]
+    if params.preprocess.landmarks == "face_alignment":
+        names.append("fan-2d")
     if params.encode.speech.backend == "whisper":
         names.append("whisper-tiny")
     readers = load_protocol(params.evaluate.protocol).definition.readers.values()
@@ -153,10 +155,11 @@ def _data(params: Params) -> list[Finding]:
     if params.synthesize is not None:
         return [Finding("data", "ok", "written by the synthesize stage")]
     findings = []
-    for name, root in (("MEAD", params.index.mead.root), ("HDTF", params.index.hdtf.root)):
+    for name in params.index.names():
+        root = getattr(params.index, name).root
         if Path(root).is_dir():
-            findings.append(Finding(f"data {name}", "ok", root))
+            findings.append(Finding(f"data {name.upper()}", "ok", root))
         else:
-            fix = f"put {name} there or change index.{name.lower()}.root; layout: docs/data.md"
-            findings.append(Finding(f"data {name}", "fail", f"{root} does not exist", fix))
+            fix = f"put it there or change index.{name}.root; layout: docs/data.md"
+            findings.append(Finding(f"data {name.upper()}", "fail", f"{root} does not exist", fix))
     return findings

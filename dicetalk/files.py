@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -14,6 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from dicetalk.errors import DicetalkError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error, of Python or of FFmpeg, means that the disk or the quota is full."""
+    return getattr(error, "errno", None) in DISK_FULL
+
+
+@contextmanager
+def explaining_full_disk() -> Iterator[None]:
+    """Turn the error of a full disk into one that says that nothing finished is lost and what to do.
+
+    Raises:
+        DicetalkError: when the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise DicetalkError(
+            f"The disk is full ({error}). Everything finished is kept: free space, then run the same command "
+            "again."
+        ) from error
 
 
 @contextmanager
@@ -42,12 +68,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_directory(temporary: Path, path: Path) -> None:
+    """Give a finished directory its name; what had the name before is removed."""
+    temporary.chmod(0o755)
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:

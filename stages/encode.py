@@ -14,10 +14,11 @@ BACKBONE = Path("models/backbone")
 
 def main() -> None:
     """Read `encode` and write `data/encoded/<dataset>/`."""
+    params = load_params()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=["mead", "hdtf"], required=True)
+    parser.add_argument("--dataset", choices=params.index.names(), required=True)
     dataset = parser.parse_args().dataset
-    settings = load_params().encode
+    settings = params.encode
 
     import torch
 

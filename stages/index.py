@@ -12,14 +12,14 @@ from stages import run
 
 def main() -> None:
     """Read `index.<dataset>` and write its table."""
+    index = load_params().index
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=["mead", "hdtf"], required=True)
+    parser.add_argument("--dataset", choices=index.names(), required=True)
     dataset = parser.parse_args().dataset
-    params = getattr(load_params().index, dataset)
 
     from dicetalk.data.index import build_index
 
-    summary = build_index(dataset, params, Path(f"data/index/{dataset}.parquet"))
+    summary = build_index(dataset, getattr(index, dataset), Path(f"data/index/{dataset}.parquet"))
     write_json(Path(f"metrics/index-{dataset}.json"), summary)
 
 

@@ -12,15 +12,15 @@ from stages import run
 
 def main() -> None:
     """Read `preprocess` and write `data/processed/<dataset>/`."""
+    params = load_params()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=["mead", "hdtf"], required=True)
+    parser.add_argument("--dataset", choices=params.index.names(), required=True)
     dataset = parser.parse_args().dataset
-    params = load_params().preprocess
 
     from dicetalk.data.preprocess import preprocess_index
 
     index = Path(f"data/index/{dataset}.parquet")
-    summary = preprocess_index(index, Path(f"data/processed/{dataset}"), params)
+    summary = preprocess_index(index, Path(f"data/processed/{dataset}"), params.preprocess)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
 
 

@@ -74,6 +74,13 @@ def test_a_stage_is_a_module_with_params_and_an_output_apart_from_its_inputs(sta
         assert path.startswith("metrics/") and options == {"cache": False}
 
 
+@pytest.mark.parametrize("stage", ["train_embedder", "learn_bank", "train_diffusion"])
+def test_training_reads_cached_features_and_no_media(stage: str) -> None:
+    """No module that a training stage reaches can decode video or sound, or encode a clip."""
+    media = {f"dicetalk/data/{name}.py" for name in ("media", "shards", "encode", "clip", "track", "mp4")}
+    assert not closure(REPOSITORY / f"stages/{stage}.py") & media
+
+
 def test_every_stage_file_is_in_the_graph() -> None:
     files = {path.stem for path in (REPOSITORY / "stages").glob("*.py")} - {"__init__", "pretrain"}
     assert files == set(STAGES)

@@ -13,7 +13,6 @@ from dicetalk.data.landmarks import MEDIAPIPE_TO_68, FaceMesh, Roi, box_of_landm
 __all__ = ["MEDIAPIPE_TO_68", "Face", "FaceDetector", "FaceMesh", "FaceTracker", "TrackedFace"]
 
 SAME_FACE_OVERLAP = 0.2
-RIVAL_SIZE = 0.5  # a second face counts when its side is at least this fraction of the followed one's
 WINDOW_SCALE = 3.0  # the neighbourhood searched for a small face, relative to its box
 
 
@@ -44,16 +43,23 @@ class FaceTracker:
         mesh: places landmarks.
         min_score: of the mesh; below, there is no face.
         redetect_every_frames: interval of the check.
+        rival_size: a second face counts when its side is at least this fraction of the followed one's.
 
     Attributes:
         face_counts: number of faces of comparable size in each frame where the detector ran and found any.
     """
 
     def __init__(
-        self, detector: FaceDetector, mesh: FaceMesh, min_score: float = 0.5, redetect_every_frames: int = 25
+        self,
+        detector: FaceDetector,
+        mesh: FaceMesh,
+        min_score: float = 0.5,
+        redetect_every_frames: int = 25,
+        rival_size: float = 0.5,
     ):
         self.detector, self.mesh = detector, mesh
         self.min_score, self.redetect_every_frames = min_score, redetect_every_frames
+        self.rival_size = rival_size
         self.face_counts: list[int] = []
         self._previous: TrackedFace | None = None
         self._since_detection = 0
@@ -98,5 +104,5 @@ class FaceTracker:
         return [face for detection in found if (face := self._place(frame, detection)) is not None]
 
     def _count(self, main: TrackedFace, faces: list[TrackedFace]) -> None:
-        smallest = RIVAL_SIZE * main.box[2:].max()
+        smallest = self.rival_size * main.box[2:].max()
         self.face_counts.append(sum(bool(face.box[2:].max() >= smallest) for face in faces))

@@ -34,7 +34,7 @@ def index_hdtf(root: Path, sets: Iterable[str], piece_seconds: float, missing_cs
         root: folder of the annotation files.
         sets: of `RD`, `WDA`, `WRA`.
         piece_seconds: longest piece.
-        missing_csv: where to list the videos to download, with their URLs; written only when there are any.
+        missing_csv: where to list the videos to download, with their URLs.
 
     Raises:
         DicetalkError: when an annotation file is missing or has another form, or no video is present.
@@ -55,12 +55,9 @@ def index_hdtf(root: Path, sets: Iterable[str], piece_seconds: float, missing_cs
             crops = _scaled(root / video, heights.get(name, 0), published)
             for number, (span, crop) in enumerate(zip(ranges, crops, strict=True)):
                 records.extend(_pieces(subset, name, number, video, span, crop, piece_seconds))
+    with atomic_path(missing_csv) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("video_path", "url"), *missing])
     if missing:
-        with (
-            atomic_path(missing_csv) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as stream,
-        ):
-            csv.writer(stream).writerows([("video_path", "url"), *missing])
         log(f"hdtf: {len(missing)} annotated videos are not in {root / 'videos'}; {missing_csv} lists them")
     if not records:
         raise DicetalkError(
@@ -100,16 +97,23 @@ def _time_ranges(root: Path, subset: str) -> Iterator[tuple[str, list[tuple[int,
 
 def _scaled(video: Path, height: int, windows: list[tuple | None]) -> list[tuple[int, int, int, int] | None]:
     """Turn published windows (x, width, y, height at the published frame height) into boxes of this video."""
-    if height <= 0 or not any(windows):  # some published heights are 0
+    if not any(windows):
         return [None] * len(windows)
-    info = probe(video)
-    scale = info.height / height
+    try:
+        info = probe(video)
+    except DicetalkError as error:  # one damaged video stops no index; its clips are rejected later
+        log(f"hdtf: {error}")
+        return [None] * len(windows)
+    scale = info.height / height if height > 0 else 1.0  # one published height is 0
     boxes: list[tuple[int, int, int, int] | None] = []
     for window in windows:
         if window is None:
             boxes.append(None)
             continue
         x, width, y, box_height = (round(value * scale) for value in window)
+        if height <= 0 and (x + width > info.width or y + box_height > info.height):
+            boxes.append(None)  # so the window was made for a larger frame
+            continue
         left, top = max(0, x), max(0, y)
         right, bottom = min(info.width, x + width), min(info.height, y + box_height)
         boxes.append((left, top, right - left, bottom - top) if right > left and bottom > top else None)

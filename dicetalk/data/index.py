@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from dicetalk.config import HdtfIndex, MeadIndex
+from dicetalk.config import ExtraIndex, HdtfIndex, MeadIndex
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path
 from dicetalk.progress import log
@@ -81,14 +81,15 @@ def assign_split(table: pd.DataFrame, test_identities: list[str] | int, key: str
     return table.assign(split=is_test.map({True: "test", False: "train"}).astype("string"))
 
 
-def build_index(dataset: str, params: MeadIndex | HdtfIndex, path: Path) -> dict[str, Any]:
+def build_index(dataset: str, params: MeadIndex | HdtfIndex | ExtraIndex, path: Path) -> dict[str, Any]:
     """Index one data set as section `index.<dataset>` of the parameters says, and write the table.
 
     Returns:
         Counts for the stage's metrics.
     """
+    from dicetalk.data.folder import index_folder
     from dicetalk.data.hdtf import index_hdtf
-    from dicetalk.data.mead import index_mead
+    from dicetalk.data.mead import SPLITS, index_mead
 
     key = f"index.{dataset}"
     root = Path(params.root)
@@ -96,10 +97,14 @@ def build_index(dataset: str, params: MeadIndex | HdtfIndex, path: Path) -> dict
         raise DicetalkError(f"{root} does not exist; put the data there or change {key}.root in params.yaml.")
     if isinstance(params, MeadIndex):
         table = index_mead(root, params.views)
+    elif isinstance(params, ExtraIndex):
+        table = index_folder(root, dataset, params.identity_folder)
     else:
         missing = Path(path).with_name("hdtf-missing-videos.csv")
         table = index_hdtf(root, params.sets, params.piece_seconds, missing)
-    table = assign_split(table, params.test_identities, f"{key}.test_identities")
+    held_out = params.test_identities
+    held_out = SPLITS[held_out] if isinstance(held_out, str) else held_out
+    table = assign_split(table, held_out, f"{key}.test_identities")
     write_index(table, root, path)
     summary = summarize(table)
     log(f"{path}: " + ", ".join(f"{count} {name}" for name, count in summary.items()))

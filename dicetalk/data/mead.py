@@ -4,7 +4,8 @@
 
 What the real thing does and this reader takes in its stride: an extra folder from split downloads
 (`<ID>/video-001/video/...`), gaps in the sentence numbers, clips without sound, missing views, neutral at
-level 1 only.
+level 1 only. What it refuses with an instruction: archives that are not unpacked, clips that exist twice,
+views that nobody has. What it leaves out is counted in the log.
 """
 
 from __future__ import annotations
@@ -23,32 +24,46 @@ from dicetalk.labels import EMOTIONS, levels_of
 from dicetalk.progress import log
 
 IDENTITY = re.compile(r"[MW]\d{3}")
-CLIP = re.compile(r"(\d{3})\.(mp4|m4a)")
 LAYOUT = "<ID>/video/<view>/<emotion>/level_<k>/<NNN>.mp4"
+SENTENCE = {"video": re.compile(r"(\d{3})\.mp4"), "audio": re.compile(r"(\d{3})\.m4a")}
+LEVEL_FOLDERS = {emotion: {f"level_{level}": level for level in levels_of(emotion)} for emotion in EMOTIONS}
+
+SPLITS = {
+    "eat": ["M003", "M030", "W009", "W015"],  # test identities of EAT, EDTalk and Xemo-Talker
+    "paper": ["M003", "M030", "W009", "W015", "W011"],  # the paper: 5 of 46, unnamed; the fifth is ours
+}
 
 
-def index_mead(root: Path, views: Iterable[str] = ("front",)) -> pd.DataFrame:
+def index_mead(root: Path, views: Iterable[str] | str = ("front",)) -> pd.DataFrame:
     """Return one row per clip of the given views; `audio_path` is missing where MEAD has no sound file.
 
+    Args:
+        root: folder that holds one folder per actor; others in it are not looked at.
+        views: folder names such as `front`, or `all`.
+
     Raises:
-        DicetalkError: when nothing is found, archives are not unpacked, or a clip exists twice.
+        DicetalkError: when nothing is found, archives are not unpacked, a clip exists twice, or nobody has
+            one of the views.
     """
-    root, views = Path(root), list(views)
+    root = Path(root)
     people = sorted(
         entry.name for entry in os.scandir(root) if entry.is_dir() and IDENTITY.fullmatch(entry.name)
     )
-    if packed := [name for name in people if not _media_folders(root, name, "video")]:
-        raise DicetalkError(
-            f"{', '.join(packed)} in {root} have no video folder. Unpack the downloads first, for example: "
-            f"for d in {root}/*/; do tar -xf $d/video.tar -C $d; tar -xf $d/audio.tar -C $d; done"
-        )
-    table = make_table(record for name in people for record in _person(root, name, views))
+    folders = {name: {kind: _media_folders(root, name, kind) for kind in SENTENCE} for name in people}
+    _check_unpacked(root, folders)
+    wanted = _wanted_views(root, folders, views)
+    left_out: list[str] = []
+    table = make_table(
+        record for name in people for record in _person(root, name, folders[name], wanted, left_out)
+    )
     if table.empty:
-        raise DicetalkError(f"{root} holds no clip of the form {LAYOUT} for the views {', '.join(views)}.")
+        raise DicetalkError(f"{root} holds no clip of the form {LAYOUT} for the views {', '.join(wanted)}.")
     if (repeated := table["clip_id"].duplicated()).any():
         raise DicetalkError(
             f"{root}: {table['clip_id'][repeated].iloc[0]} exists in two folders; remove one."
         )
+    if left_out:
+        log(f"mead: {len(left_out)} names below {root} are not part of MEAD's layout, e.g. {left_out[0]}")
     return table
 
 
@@ -62,14 +77,55 @@ def _media_folders(root: Path, person: str, kind: str) -> list[str]:
     return folders
 
 
-def _person(root: Path, person: str, views: list[str]) -> Iterator[dict[str, Any]]:
-    sounds: dict[tuple, str] = {}
-    for folder in _media_folders(root, person, "audio"):
-        sounds |= {tuple(key): path for *key, path in _clips(root, folder, "m4a")}
+def _check_unpacked(root: Path, folders: dict[str, dict[str, list[str]]]) -> None:
+    """Raise when somebody's pictures, or sounds that came as an archive, are still packed."""
+    packed = []
+    for person, kinds in folders.items():
+        archives = [path.name for path in sorted((root / person).glob("*.tar"))]
+        for kind in SENTENCE:
+            empty = not any(next(os.scandir(root / folder), None) for folder in kinds[kind])
+            waiting = [name for name in archives if name.startswith(kind)]
+            if empty and (waiting or (kind == "video" and not kinds[kind])):
+                packed += [f"{person}/{name}" for name in waiting] or [f"{person} (no {kind} folder)"]
+    if packed:
+        named = ", ".join(packed[:5]) + (f" and {len(packed) - 5} more" if len(packed) > 5 else "")
+        raise DicetalkError(
+            f"Not unpacked in {root}: {named}. Unpack every archive beside itself, for example: "
+            f'cd {root} && for f in */*.tar; do tar -xf "$f" -C "$(dirname "$f")"; done'
+        )
+
+
+def _wanted_views(
+    root: Path, folders: dict[str, dict[str, list[str]]], views: Iterable[str] | str
+) -> list[str]:
+    there = {
+        entry.name
+        for kinds in folders.values()
+        for folder in kinds["video"]
+        for entry in os.scandir(root / folder)
+        if entry.is_dir()
+    }
+    wanted = sorted(there) if views == "all" else list(views)
+    if there and (unknown := sorted(set(wanted) - there)):
+        raise DicetalkError(
+            f"index.mead.views names {', '.join(unknown)}, which nobody in {root} has; "
+            f"found: {', '.join(sorted(there))}."
+        )
+    return wanted
+
+
+def _person(
+    root: Path, person: str, folders: dict[str, list[str]], views: list[str], left_out: list[str]
+) -> Iterator[dict[str, Any]]:
+    sounds: dict[tuple[str, int, str], str] = {}
+    for folder in folders["audio"]:
+        for emotion, level, sentence, path in _clips(root, folder, "audio", left_out):
+            if sounds.setdefault((emotion, level, sentence), path) != path:
+                raise DicetalkError(f"{root}: {path} also exists in another folder; remove one.")
     for view in views:
         found = 0
-        for folder in _media_folders(root, person, "video"):
-            for emotion, level, sentence, path in _clips(root, f"{folder}/{view}", "mp4"):
+        for folder in folders["video"]:
+            for emotion, level, sentence, path in _clips(root, f"{folder}/{view}", "video", left_out):
                 found += 1
                 yield {
                     "clip_id": f"{person}_{view}_{emotion}_{level}_{sentence}",
@@ -86,16 +142,28 @@ def _person(root: Path, person: str, views: list[str]) -> Iterator[dict[str, Any
             log(f"mead: {person} has no clip of the view {view}")
 
 
-def _clips(root: Path, folder: str, suffix: str) -> Iterator[tuple[str, int, str, str]]:
+def _clips(root: Path, folder: str, kind: str, left_out: list[str]) -> Iterator[tuple[str, int, str, str]]:
     """Yield emotion, level, sentence number and relative path of every media file below a folder."""
-    for emotion in EMOTIONS:
-        for level in levels_of(emotion):
-            place = f"{folder}/{emotion}/level_{level}"
-            try:
-                names = sorted(entry.name for entry in os.scandir(root / place))
-            except FileNotFoundError:
+    for emotion in _names(root / folder):
+        if emotion not in LEVEL_FOLDERS:
+            left_out.append(f"{folder}/{emotion}")
+            continue
+        for level_folder in _names(root / folder / emotion):
+            place = f"{folder}/{emotion}/{level_folder}"
+            level = LEVEL_FOLDERS[emotion].get(level_folder)
+            if level is None:
+                left_out.append(place)
                 continue
-            for name in names:
-                match = CLIP.fullmatch(name)
-                if match and match[2] == suffix:
+            for name in _names(root / place):
+                if match := SENTENCE[kind].fullmatch(name):
                     yield emotion, level, match[1], f"{place}/{name}"
+                else:
+                    left_out.append(f"{place}/{name}")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names in a folder in order; none where there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -3,7 +3,7 @@
 The clock of a file starts at its first video frame (first sound sample in a file without video). Sound that
 starts later is preceded by silence and sound that starts earlier is cut, so sample `i` and frame `k` belong
 together when `i / sample_rate_hz == k / fps`, whatever start times, encoder priming or variable frame rates
-the file has.
+the file has. Interlaced frames are de-interlaced, rotated ones turned upright.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from dicetalk.data.deinterlace import deinterlaced
 from dicetalk.data.mp4 import write_video
 from dicetalk.errors import DicetalkError
 
 __all__ = ["MediaInfo", "probe", "read_audio", "read_video", "write_video"]
 
 SEEK_SECONDS = 2.0  # decoding this much is cheaper than seeking, and the start of a file needs no key frame
+JITTER_SECONDS = 0.005  # Matroska rounds time stamps to 1 ms: so much is no gap between pieces of sound
+MAX_LEAD_SECONDS = 0.01
+PLAYLISTS = ("concat", "dash", "hls", "imf")
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,16 @@ def read_video(
     """Yield upright RGB frames at a constant rate: the stored frame nearest to `start_seconds + k / fps`.
 
     Frames are decoded as they are asked for. They cover `[start_seconds, end_seconds)`; a missing end means
-    the end of the last stored frame.
+    the end of the last stored frame. "Nearest" is meant halfway between two readings of time stamps, as
+    moments and as beginnings of the time a frame is shown: whichever a measurement uses, changing the rate
+    moves the picture against the sound by at most 10 ms on average, and less for the mean of both.
 
     Yields:
         uint8 arrays `(height, width, 3)`.
 
     Raises:
-        DicetalkError: when the file cannot be read, has no video, or ends before `start_seconds`.
+        DicetalkError: when the file cannot be read, has no video, ends before `start_seconds`, or holds a
+            damaged frame or frames of several sizes.
     """
     with _open(path) as container:
         stream = _video_stream(container)
@@ -114,14 +121,15 @@ def read_video(
             container.seek(int((zero + start_seconds) * av.time_base), backward=True)
         end = float("inf") if end_seconds is None else end_seconds
         converter = VideoReformatter()  # kept: setting one up costs more than converting a small frame
-        index, time = 0, -1.0
+        index, time, lead = 0, -1.0, _lead_seconds(stream, fps)
         held: av.VideoFrame | None = None
-        for frame in container.decode(stream):
+        for frame in deinterlaced(container.decode(stream)):
             if frame.time is None:
                 raise DicetalkError(f"{path}: a frame has no time stamp.")
             previous, time = time, frame.time - zero
             if held is not None:
-                boundary = min((previous + time) / 2, end)
+                _check_frame(path, held, frame, time, start_seconds)
+                boundary = min((previous + time) / 2 - lead, end)
                 picture = None
                 while (wanted := start_seconds + index / fps) < boundary - 1e-6:
                     picture = _upright(held, converter) if picture is None else picture
@@ -159,6 +167,8 @@ def read_audio(
         video = _video_stream(container)
         zero = _start_seconds(video if video is not None else stream)
         rate = stream.sample_rate
+        if not rate:
+            raise DicetalkError(f"{path}: the audio stream does not say its sample rate.")
         if start_seconds > SEEK_SECONDS:
             container.seek(int((zero + start_seconds - 1.0) * av.time_base), backward=True)
         pieces: list[tuple[int, np.ndarray]] = []
@@ -166,7 +176,10 @@ def read_audio(
             time = (frame.time or 0.0) - zero - start_seconds
             if end_seconds is not None and time > end_seconds - start_seconds:
                 break
-            pieces.append((round(time * rate), _mono(frame)))
+            position = round(time * rate)
+            follow_on = pieces[-1][0] + len(pieces[-1][1]) if pieces else position
+            is_jitter = abs(position - follow_on) <= JITTER_SECONDS * rate
+            pieces.append((follow_on if is_jitter else position, _mono(frame)))
     signal = _lay_out(pieces)
     if rate != sample_rate_hz:
         signal = _resample(signal, rate, sample_rate_hz)
@@ -180,7 +193,15 @@ def read_audio(
 def _open(path: Path | BinaryIO) -> Iterator[av.container.InputContainer]:
     """Open a file for reading; every decoding error inside becomes a `DicetalkError` naming the file."""
     try:
-        with av.open(str(path) if isinstance(path, (str, Path)) else path) as container:
+        is_path = isinstance(path, (str, Path))
+        # Only ever files, even where a name looks like an address or a playlist refers to one.
+        options = {"protocol_whitelist": "file"} if is_path else {}
+        file = str(path) if is_path else path
+        with av.open(file, options=options, metadata_errors="replace") as container:
+            if container.format.name in PLAYLISTS:
+                raise DicetalkError(f"{path}: is a list of other files.")
+            if any(stream.codec_context is None for stream in container.streams):
+                raise DicetalkError(f"{path}: a stream has an unknown format.")
             yield container
     except (av.FFmpegError, OSError) as error:
         raise DicetalkError(f"{path}: cannot be read as video or sound: {error}") from error
@@ -207,6 +228,27 @@ def _frame_seconds(frame: av.VideoFrame, stream: av.VideoStream) -> float:
     if frame.duration and frame.time_base:
         return float(frame.duration * frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
+
+
+def _lead_seconds(stream: av.VideoStream, fps: float) -> float:
+    """Return how much later than its time stamp an output frame looks: half of what the two readings differ.
+
+    Read as beginnings, stamps lie half a frame before the middle of what is shown: of 1 / fps there, of
+    1 / average_rate here.
+    """
+    if not stream.average_rate:
+        return 0.0
+    lead = (1 / fps - 1 / float(stream.average_rate)) / 4
+    return min(max(lead, -MAX_LEAD_SECONDS), MAX_LEAD_SECONDS)
+
+
+def _check_frame(
+    path: Path | BinaryIO, before: av.VideoFrame, frame: av.VideoFrame, time: float, start_seconds: float
+) -> None:
+    if frame.is_corrupt and time >= start_seconds:
+        raise DicetalkError(f"{path}: the frame at {time:.2f} s is damaged.")
+    if (frame.width, frame.height) != (before.width, before.height):
+        raise DicetalkError(f"{path}: the frame size changes at {time:.2f} s.")
 
 
 def _rotation(frame: av.VideoFrame) -> int:

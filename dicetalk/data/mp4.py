@@ -27,6 +27,7 @@ def write_video(
     metadata: dict[str, str] | None = None,
     crf: float = 18,
     pixel_format: Literal["yuv420p", "yuv444p"] = "yuv420p",
+    preset: str = "medium",
 ) -> None:
     """Write H.264 (+ AAC) mp4 that starts playing before it is fully loaded; equal input gives equal bytes.
 
@@ -40,6 +41,7 @@ def write_video(
         metadata: container tags, of `title`, `artist`, `comment`, `description`, `copyright`.
         crf: x264 quality, lower is better; 0 is lossless but for the colour conversion.
         pixel_format: `yuv420p` plays everywhere; `yuv444p` keeps colour at full resolution.
+        preset: of x264: what it may cost to make the file small.
 
     Raises:
         DicetalkError: for no frames, frames of unequal shape or type, non-finite sound or an unknown tag.
@@ -59,7 +61,7 @@ def write_video(
         with av.open(str(temporary), "w", format="mp4", options=options) as container:
             container.metadata.update(metadata or {})
             converter = VideoReformatter()  # kept: setting one up costs more than converting a small frame
-            video = _add_video(container, first.shape, fps, crf, pixel_format)
+            video = _add_video(container, first.shape, fps, crf, pixel_format, preset)
             sound = _Sound(container, audio, sample_rate_hz) if audio is not None and sample_rate_hz else None
             for index, picture in enumerate(chain([first], frames)):
                 _check_picture(picture, first.shape, f"{path}: frame {index}")
@@ -80,11 +82,16 @@ def write_video(
 
 
 def _add_video(
-    container: av.container.OutputContainer, shape: tuple[int, ...], fps: float, crf: float, pixel_format: str
+    container: av.container.OutputContainer,
+    shape: tuple[int, ...],
+    fps: float,
+    crf: float,
+    pixel_format: str,
+    preset: str,
 ) -> av.VideoStream:
     height, width = shape[:2]
     # Same bytes for same frames: x264's output depends on its number of threads, macroblock trees on timing.
-    options = {"crf": str(crf), "preset": "medium", "threads": "1", "mbtree": "0", "flags": "+bitexact"}
+    options = {"crf": str(crf), "preset": preset, "threads": "1", "mbtree": "0", "flags": "+bitexact"}
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, pixel_format
     context = stream.codec_context

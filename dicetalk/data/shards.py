@@ -23,7 +23,8 @@ from dicetalk.data.media import read_video
 from dicetalk.errors import DicetalkError
 
 META, VIDEO, AUDIO, LANDMARKS = "json", "video.mp4", "audio.wav", "landmarks.npy"
-CLIP_ID = re.compile(r"[A-Za-z0-9_-]+")  # a dot would end the clip's name inside a WebDataset shard
+# A dot would end the clip's name inside a WebDataset shard; names in a tar file have at most 100 characters.
+CLIP_ID = re.compile(r"[A-Za-z0-9_-]{1,86}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def encode_landmarks(points: np.ndarray) -> bytes:
 def check_clip_id(clip_id: str) -> None:
     """Raise `DicetalkError` for a name that could not be read back from a shard."""
     if not CLIP_ID.fullmatch(clip_id):
-        raise DicetalkError(f"Clip id {clip_id!r} may hold letters, digits, `_` and `-` only.")
+        raise DicetalkError(f"Clip id {clip_id!r} may hold up to 86 letters, digits, `_` and `-` only.")
 
 
 def shard_name(index: int) -> str:

@@ -131,7 +131,8 @@ def model_settings(params: Params) -> dict[str, Any]:
 def _encoded_clips(params: Params, root: Path, split: str) -> EncodedClips:
     settings = params.train_diffusion
     min_frames = settings.frame_stride * (settings.num_frames - 1) + 1
-    return EncodedClips([root / "data/encoded/mead", root / "data/encoded/hdtf"], split, min_frames)
+    folders = [root / "data/encoded" / name for name in params.index.names()]
+    return EncodedClips(folders, split, min_frames)
 
 
 def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from fake_face import FACE, RATE, SETTINGS, WIDTH, SquareTracker, noise, picture, row, write_clip
 
-from dicetalk.data import clip
-from dicetalk.data.clip import REASONS, Rejected, preprocess_clip
+from dicetalk.data import clip, track
+from dicetalk.data.clip import preprocess_clip
 from dicetalk.data.media import write_video
+from dicetalk.data.reasons import REASONS, Rejected
 from dicetalk.data.shards import Sample
 
 
 @pytest.fixture(autouse=True)
 def squares_are_faces(monkeypatch):
     """Replace the networks; the rules are the same for every tracker."""
-    monkeypatch.setattr(clip, "FaceTracker", SquareTracker)
-    monkeypatch.setattr(clip, "_networks", lambda: (None, None))
+    monkeypatch.setattr(track, "FaceTracker", SquareTracker)
+    for module in (track, clip):
+        monkeypatch.setattr(module, "networks", lambda landmarks: (None, None, None))
 
 
 def run(folder, settings=SETTINGS, **changes) -> Sample | Rejected:
@@ -89,6 +91,14 @@ def test_the_data_sets_crop_says_which_face(tmp_path):
     assert x + side <= WIDTH and x + side / 2 == pytest.approx(120, abs=12)
 
 
+def test_the_published_window_can_be_the_crop(tmp_path):
+    write_clip(tmp_path / "clip.mp4")
+    settings = SETTINGS.model_copy(update={"crop_source": "published"})
+    window = {"crop_x": 40, "crop_y": 10, "crop_w": 100, "crop_h": 100}
+    assert run(tmp_path, settings, **window).meta["source_crop"] == [40, 10, 100]
+    assert run(tmp_path, settings).meta["source_crop"] == run(tmp_path).meta["source_crop"]  # it has none
+
+
 def test_silent_clips_can_be_kept(tmp_path):
     write_clip(tmp_path / "clip.mp4", sound=np.zeros(RATE, np.float32))
     assert rejected(tmp_path)[0] == "silent"
@@ -109,7 +119,7 @@ def test_silent_clips_can_be_kept(tmp_path):
 )
 def test_pictures_that_are_rejected(tmp_path, monkeypatch, code, draw):
     if code == "crop_out_of_frame":  # the mesh also places what lies outside of the picture
-        monkeypatch.setattr(clip, "FaceTracker", BlindTracker)
+        monkeypatch.setattr(track, "FaceTracker", BlindTracker)
     write_clip(tmp_path / "clip.mp4", draw)
     assert rejected(tmp_path)[0] == code
 

@@ -49,6 +49,22 @@ def test_wrong_labels_are_refused(folder, text, message):
         index_folder(folder)
 
 
+def test_a_corpus_with_a_folder_per_person_and_sound_apart(tmp_path):
+    for name in ("mp4/id00012/21Uxsk56VDQ/00001.mp4", "aac/id00012/21Uxsk56VDQ/00001.m4a"):
+        (tmp_path / "dev" / name).parent.mkdir(parents=True)
+        (tmp_path / "dev" / name).touch()
+    (tmp_path / "dev/mp4/id00012/21Uxsk56VDQ/00002.mp4").touch()
+    table = index_folder(tmp_path, "extra", identity_folder=2)
+    assert table["clip_id"].tolist() == [f"dev-mp4-id00012-21Uxsk56VDQ-0000{k}" for k in (1, 2)]
+    assert set(table["identity"]) == {"id00012"} and set(table["dataset"]) == {"extra"}
+    assert table["audio_path"].tolist() == [
+        "dev/aac/id00012/21Uxsk56VDQ/00001.m4a",
+        "dev/mp4/id00012/21Uxsk56VDQ/00002.mp4",
+    ]
+    with pytest.raises(DicetalkError, match="identity_folder"):
+        index_folder(tmp_path, "extra", identity_folder=5)
+
+
 def test_empty_folder(tmp_path):
     with pytest.raises(DicetalkError, match="no video"):
         index_folder(tmp_path)

@@ -56,6 +56,19 @@ def test_ranges_pieces_crops_and_missing_videos(root):
         assert list(csv.reader(stream))[1:] == [["videos/WDA_BobRay.mp4", "https://example.org/2&t=6s"]]
 
 
+def test_windows_of_an_unknown_height_are_used_where_they_fit(root):
+    (root / "WDA_resolution.txt").write_text("AnnSmith1.mp4 0\n")
+    (root / "WDA_crop_wh.txt").write_text("AnnSmith1_0.mp4 20 100 30 100\nAnnSmith1_1.mp4 20 400 30 400\n")
+    table = index_hdtf(root, ["WDA"], 30.0, root / "missing.csv")
+    assert table["crop_x"].fillna(-1).tolist() == [20, -1]
+
+
+def test_a_damaged_video_stops_no_index(root):
+    (root / "videos" / "WDA_BobRay.mp4").write_bytes(b"not a video")
+    table = index_hdtf(root, ["WDA"], 30.0, root / "missing.csv")
+    assert len(table) == 3 and (root / "missing.csv").read_text().count("\n") == 1
+
+
 def test_impossible_boxes_are_left_out(root):
     (root / "WDA_crop_wh.txt").write_text("AnnSmith1_0.mp4 1400 400 80 400\n")
     assert index_hdtf(root, ["WDA"], 10.0, root / "missing.csv")["crop_x"].isna().all()

@@ -51,7 +51,7 @@ def test_split_downloads_have_an_extra_folder(tmp_path):
     ]
 
 
-def test_only_meads_own_classes_are_read(tmp_path):
+def test_only_meads_own_classes_are_read_and_the_rest_is_counted(tmp_path, capsys):
     touch(
         tmp_path,
         "M003/video/front/neutral/level_1/001.mp4",
@@ -60,16 +60,29 @@ def test_only_meads_own_classes_are_read(tmp_path):
         "M003/video/front/angry/level_1/001.mp4.part",
     )
     assert index_mead(tmp_path)["clip_id"].tolist() == ["M003_front_neutral_1_001"]
+    assert "3 names" in capsys.readouterr().err
 
 
 def test_problems_are_named(tmp_path):
     with pytest.raises(DicetalkError, match="no clip of the form"):
         index_mead(tmp_path)
     touch(tmp_path, "M003/video/front/happy/level_1/001.mp4", "M005/video.tar", "M005/audio.tar")
-    with pytest.raises(DicetalkError, match="M005 .*tar -xf"):
+    with pytest.raises(DicetalkError, match="M005/video.tar, M005/audio.tar.*tar -xf"):
         index_mead(tmp_path)
-    (tmp_path / "M005" / "video").mkdir()
-    assert len(index_mead(tmp_path)) == 1
+    touch(tmp_path, "M005/video/front/happy/level_1/001.mp4")
+    with pytest.raises(
+        DicetalkError, match=r"in .*: M005/audio.tar\."
+    ):  # else all of M005 would have no sound
+        index_mead(tmp_path)
+    touch(tmp_path, "M005/audio/happy/level_1/001.m4a", "M005/video/down/happy/level_1/001.mp4")
+    assert len(index_mead(tmp_path)) == 2
+    assert len(index_mead(tmp_path, "all")) == 3
+    with pytest.raises(DicetalkError, match="views names left_30, .*found: down, front"):
+        index_mead(tmp_path, ["front", "left_30"])
+    (tmp_path / "W009").mkdir()
+    with pytest.raises(DicetalkError, match=r"W009 \(no video folder\)"):
+        index_mead(tmp_path)
+    (tmp_path / "W009").rmdir()
     touch(tmp_path, "M003/video-001/video/front/happy/level_1/001.mp4")
     with pytest.raises(DicetalkError, match="two folders"):
         index_mead(tmp_path)

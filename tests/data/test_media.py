@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from drawn_clip import rotate, write_av
 
 from dicetalk.data.media import probe, read_audio, read_video, write_video
 from dicetalk.errors import DicetalkError
@@ -123,20 +124,64 @@ def test_sound_that_starts_late_is_preceded_by_silence(shared_dir):
     assert not sound[: round(start * RATE) - 50].any() and np.abs(sound[round(start * RATE) :]).max() > 0
 
 
-def test_rotation_is_applied(tmp_path, clip):
-    turned = tmp_path / "turned.mp4"
-    with av.open(str(clip)) as source, av.open(str(turned), "w") as target:
-        copy = target.add_stream_from_template(source.streams.video[0])
-        if not hasattr(copy, "set_display_rotation"):
-            pytest.skip("this PyAV cannot write a display rotation")
-        copy.set_display_rotation(90)
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                target.mux(packet)
-    info = probe(turned)
-    assert (info.width, info.height) == (48, 64)
-    assert next(read_video(turned)).shape == (64, 48, 3)
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_as_phones_store_it(tmp_path, degrees):
+    upright = np.full((48, 64, 3), 30, np.uint8)
+    upright[:24, :32] = (220, 40, 40)
+    path = tmp_path / "phone.mp4"
+    write_av(path, [np.rot90(upright, degrees // 90)] * 5, np.arange(5) / 25)
+    rotate(path, degrees)
+    info, frame = probe(path), next(read_video(path))
+    assert (info.width, info.height) == (64, 48) and frame.shape == upright.shape
+    assert np.abs(frame.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_interlaced_video_is_deinterlaced_frame_by_frame(tmp_path, codec):
+    """A bar that moves between the two fields of a frame leaves a comb; time stamps stay."""
+
+    def field(time: float) -> np.ndarray:
+        left = int(10 + 60 * time)
+        picture = np.full((128, 160, 3), 20, np.uint8)
+        picture[:, left : left + 16] = 230
+        return picture
+
+    woven = []
+    for k in range(40):
+        frame = field(k / 25)
+        frame[1::2] = field(k / 25 + 0.02)[1::2]
+        woven.append(frame)
+    path = tmp_path / "interlaced.mkv"
+    first_field = {"x264-params": "tff=1"} if codec == "libx264" else {"b": "4000000"}
+    flags = {"flags": "+ilme+ildct", **first_field}
+    write_av(path, woven, np.arange(40) / 25, codec=codec, options=flags)
+
+    def comb(frame: np.ndarray) -> float:
+        rows = frame[..., 1].astype(int)
+        return float(np.abs(2 * rows[1:-1] - rows[:-2] - rows[2:]).mean())
+
+    frames = list(read_video(path))
+    assert len(frames) == 40 and comb(woven[20]) > 5 and comb(frames[20]) < 0.5
+    for k in (5, 20, 35):
+        bright = np.flatnonzero(frames[k][64, :, 1] > 125)
+        assert abs(bright.mean() - (10 + 60 * k / 25 + 7.5)) < 2
+
+
+def test_sizes_that_change_are_named(tmp_path):
+    small, large = tmp_path / "small.ts", tmp_path / "large.ts"
+    write_av(small, [np.zeros((32, 32, 3), np.uint8)] * 10, np.arange(10) / 25)
+    write_av(large, [np.zeros((48, 64, 3), np.uint8)] * 10, np.arange(10, 20) / 25)
+    both = tmp_path / "both.ts"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    with pytest.raises(DicetalkError, match="frame size changes"):
+        list(read_video(both))
+
+
+def test_a_playlist_opens_nothing_else(tmp_path, clip):
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text(f"ffconcat version 1.0\nfile '{clip.name}'\n")
+    with pytest.raises(DicetalkError, match="list.mp4"):
+        probe(playlist)
 
 
 def test_probe(clip):

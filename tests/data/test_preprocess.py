@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import csv
+import errno
+from collections import namedtuple
 
 import pandas as pd
 import pytest
 from fake_face import SETTINGS, SquareTracker, picture, row, write_clip
+from filelock import FileLock
 
-from dicetalk.data import clip
+from dicetalk.data import clip, scheduler, track
+from dicetalk.data.disk import BYTES_PER_PIXEL, report_need
 from dicetalk.data.index import make_table, write_index
 from dicetalk.data.preprocess import preprocess_folder, preprocess_index, run_preprocess
 from dicetalk.data.shards import read_samples
 from dicetalk.errors import DicetalkError
 
+Usage = namedtuple("Usage", "total used free")
+
 
 @pytest.fixture(autouse=True)
 def squares_are_faces(monkeypatch):
     """Replace the networks; only counting and bookkeeping are under test."""
-    monkeypatch.setattr(clip, "FaceTracker", SquareTracker)
-    monkeypatch.setattr(clip, "_networks", lambda: (None, None))
+    monkeypatch.setattr(track, "FaceTracker", SquareTracker)
+    for module in (track, clip):
+        monkeypatch.setattr(module, "networks", lambda landmarks: (None, None, None))
     monkeypatch.setattr("dicetalk.weights.fetch", lambda names: {})
+    monkeypatch.setattr(scheduler, "run_local", work_here)
+
+
+def work_here(work, jobs, workers, label, give_up):
+    """Stand in for the pool, whose processes would not know the stand-ins above."""
+    for job in jobs:
+        work(job)
 
 
 @pytest.fixture
@@ -71,18 +85,20 @@ def test_a_killed_run_continues_and_ends_in_the_same_bytes(corpus, tmp_path, mon
     done = []
     real = clip.preprocess_clip
 
-    def fragile(row, *rest):
+    def fragile(row, *rest, **scratch):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(row["clip_id"])
-        return real(row, *rest)
+        return real(row, *rest, **scratch)
 
     monkeypatch.setattr(clip, "preprocess_clip", fragile)
     with pytest.raises(KeyboardInterrupt):
         run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs-2")
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(
-        clip, "preprocess_clip", lambda row, *rest: done.append(row["clip_id"]) or real(row, *rest)
+        clip,
+        "preprocess_clip",
+        lambda row, *rest, **scratch: done.append(row["clip_id"]) or real(row, *rest, **scratch),
     )
     run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs-2")
     assert sorted(done) == table["clip_id"].tolist()
@@ -95,11 +111,11 @@ def test_old_results_are_not_reused_after_a_change(corpus, tmp_path, monkeypatch
     seen = []
     real = clip.preprocess_clip
 
-    def fragile(row, *rest):
+    def fragile(row, *rest, **scratch):
         seen.append(row["clip_id"])
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return real(row, *rest)
+        return real(row, *rest, **scratch)
 
     monkeypatch.setattr(clip, "preprocess_clip", fragile)
     with pytest.raises(KeyboardInterrupt):
@@ -111,6 +127,105 @@ def test_old_results_are_not_reused_after_a_change(corpus, tmp_path, monkeypatch
     assert seen.count("clip-a") == 2
     sample = next(read_samples(tmp_path / "out"))
     assert sample.meta["num_frames"] == (15 if change == "file" else 12)
+
+
+def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
+    table, raw = corpus
+    seen = []
+    real = clip.preprocess_clip
+    monkeypatch.setattr(
+        clip,
+        "preprocess_clip",
+        lambda row, *rest, **scratch: seen.append(row["clip_id"]) or real(row, *rest, **scratch),
+    )
+
+    def run(rows, name="out"):
+        seen.clear()
+        return run_preprocess(rows, raw, tmp_path / name, SETTINGS, tmp_path / f"runs-{name}")
+
+    some = table[~table["clip_id"].isin(["clip-b", "clip-e"])]
+    run(some)
+    assert seen == ["clip-a", "clip-c", "clip-d"]
+    summary = run(table)
+    assert seen == ["clip-b", "clip-e"] and (summary["kept"], summary["rejected"]) == (3, 2)
+    run(table, "fresh")
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
+
+    before = (tmp_path / "out").stat().st_mtime_ns
+    assert run(table) == summary and seen == [] and (tmp_path / "out").stat().st_mtime_ns == before
+    run(some)  # taking clips away is no work either
+    assert seen == [] and len(pd.read_parquet(tmp_path / "out" / "kept.parquet")) == 2
+
+    shard = tmp_path / "out" / "shard-000000.tar"  # what somebody changed is not trusted
+    shard.write_bytes(shard.read_bytes() + b"0")
+    run(some)
+    assert seen == ["clip-a", "clip-c", "clip-d"]
+
+
+def test_a_crash_is_a_reason_and_tried_again(corpus, tmp_path, monkeypatch):
+    table, raw = corpus
+
+    def die_at_b(work, jobs, workers, label, give_up):
+        for job in jobs:
+            give_up(job, "exit status -11") if job[0]["clip_id"] == "clip-b" else work(job)
+
+    monkeypatch.setattr(scheduler, "run_local", die_at_b)
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    assert summary["reasons"] == {"crashed": 1, "no_face": 1, "unreadable": 1}
+    assert "clip-b,crashed,exit status -11\n" in (tmp_path / "out" / "rejected.csv").read_text()
+    monkeypatch.setattr(scheduler, "run_local", work_here)
+    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")["kept"] == 3
+
+
+def test_an_unexpected_error_costs_one_clip_and_shows(corpus, tmp_path, monkeypatch, capsys):
+    table, raw = corpus
+    real = clip.follow_face
+
+    def stumble(video, *rest):
+        if video.name == "b.mp4":
+            raise ZeroDivisionError("division by zero")
+        return real(video, *rest)
+
+    monkeypatch.setattr(clip, "follow_face", stumble)
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    assert summary["reasons"]["failed"] == 1 and "clip-b failed:\nTraceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_run_and_nothing_is_lost(corpus, tmp_path, monkeypatch):
+    table, raw = corpus
+    real, written = clip.write_video, []
+
+    def fill(path, *rest, **options):
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(clip, "write_video", fill)
+    with pytest.raises(DicetalkError, match="disk is full.*run the same command again"):
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    assert not (tmp_path / "out").exists()
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".tar"]
+    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")["kept"] == 3
+    assert len(written) == 4  # the first clip was not encoded again
+
+
+def test_the_need_of_disk_is_said_before(corpus, tmp_path, monkeypatch, capsys):
+    table, raw = corpus
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0, 0, 1000))
+    run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.startswith("WARNING: 5 clips need about") and "will stop when the disk is full" in said
+    rows = [row(start_seconds=10.0, end_seconds=20.0)] * 100
+    per_second = 25 * (64 * 64 * BYTES_PER_PIXEL + 68 * 8) + 2 * 16000
+    # Cut to 3 s each; every clip lies there twice for a while.
+    assert report_need(rows, raw, SETTINGS, tmp_path) == pytest.approx(2 * 100 * 3 * per_second)
+
+
+def test_two_runs_do_not_share_an_output(corpus, tmp_path):
+    table, raw = corpus
+    with FileLock(tmp_path / "runs.lock"), pytest.raises(DicetalkError, match="Another process"):
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
 
 
 def test_index_file_and_folder(corpus, tmp_path, monkeypatch):

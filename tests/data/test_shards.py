@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -52,6 +53,24 @@ def test_bytes_depend_on_the_content_alone(tmp_path):
             "a.landmarks.npy",
             "a.video.mp4",
         ]
+
+
+def test_webdataset_reads_and_would_write_the_same(tmp_path):
+    """The layout is webdataset's; only its start-up time, which it shares with torch, is not wanted here."""
+    webdataset = pytest.importorskip("webdataset")
+    samples = [make_sample(name, tmp_path) for name in ("a-1", "b_2")]
+    write_shard(tmp_path / "ours.tar", iter(samples))
+    read = list(webdataset.WebDataset(str(tmp_path / "ours.tar"), shardshuffle=False, empty_check=False))
+    assert [sample["__key__"] for sample in read] == ["a-1", "b_2"]
+    for sample, original in zip(read, samples, strict=True):
+        assert json.loads(sample["json"]) == original.meta
+        assert all(sample[kind] == content for kind, content in original.members.items())
+    options = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
+    with webdataset.TarWriter(str(tmp_path / "theirs.tar"), **options) as writer:
+        for sample in samples:
+            meta = json.dumps(sample.meta, ensure_ascii=False, sort_keys=True).encode()
+            writer.write({"__key__": sample.clip_id, "json": meta, **sample.members})
+    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
 
 
 def test_loud_sound_is_not_wrapped_around():

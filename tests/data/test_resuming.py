@@ -1,0 +1,121 @@
+"""Killed at any moment, on any scheduler: the output is that of an unbroken run, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_clip import drawn_head, write_av
+from fake_face import SETTINGS
+
+from dicetalk import weights
+from dicetalk.data.preprocess import preprocess_folder
+from dicetalk.errors import DicetalkError
+
+NUM_CLIPS, NUM_KILLS = 24, 10
+COMMAND = """
+import sys
+from pathlib import Path
+from fake_face import SETTINGS
+from dicetalk.data.preprocess import preprocess_folder
+if __name__ == "__main__":
+    settings = SETTINGS.model_copy(update={"workers": 2, "clips_per_shard": 5})
+    preprocess_folder(Path("raw"), Path(sys.argv[1]), settings)
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Clips that differ, two of them unusable."""
+    try:
+        weights.fetch(["blazeface-short-range", "facemesh"])
+    except DicetalkError as error:
+        pytest.skip(f"face networks are not available: {error}")
+    folder = tmp_path_factory.mktemp("resuming")
+    (folder / "raw").mkdir()
+    frames, samples = drawn_head()
+    for number in range(NUM_CLIPS):
+        shifted = np.roll(frames, number, axis=2)
+        times = np.arange(len(frames)) / 25
+        write_av(folder / "raw" / f"clip-{number:02d}.mp4", shifted, times, samples)
+    (folder / "raw" / "clip-03.mp4").write_bytes(b"damaged")
+    write_av(folder / "raw" / "clip-09.mp4", np.full_like(frames, 80), times, samples)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def start(folder: Path, output: str) -> subprocess.Popen:
+    script = folder / "run.py"
+    script.write_text(COMMAND)
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.Popen(
+        [sys.executable, str(script), output],
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def finished(folder: Path, output: str) -> int:
+    run_dir = folder / f".{output}-run"
+    return len([path for path in run_dir.glob("*.*") if not path.name.startswith(".")])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_kills(corpus):
+    whole = start(corpus, "whole")
+    assert whole.wait() == 0
+    rng = random.Random(0)
+    for kill in range(NUM_KILLS):
+        process = start(corpus, "broken")
+        goal = min(finished(corpus, "broken") + rng.randint(0, 2), NUM_CLIPS - 6)
+        while finished(corpus, "broken") < goal and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        assert process.poll() is None, "the run ended before it could be killed"
+        if kill % 2:
+            os.kill(process.pid, signal.SIGKILL)  # its workers notice and end by themselves
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (corpus / "broken").exists()
+    last = start(corpus, "broken")
+    assert last.wait() == 0
+    assert content(corpus / "broken") == content(corpus / "whole")
+    assert {path.name for path in corpus.iterdir()} == {
+        "raw", "run.py", "whole", "broken", ".whole-run-ledger.json", ".broken-run-ledger.json"
+    }  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(last.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("processes are left over")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_dask_cluster_gives_the_same_bytes(corpus, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(corpus)
+    settings = SETTINGS.model_copy(update={"workers": 1, "clips_per_shard": 5})
+    preprocess_folder(Path("raw"), tmp_path / "local", settings)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = {"scheduler": cluster.scheduler_address}
+        preprocess_folder(Path("raw"), tmp_path / "dask", settings.model_copy(update=address))
+    assert content(tmp_path / "dask") == content(tmp_path / "local")
