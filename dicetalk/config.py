@@ -231,6 +231,8 @@ class Generate(Section):
     audio_scale: float
     emotion_scale: float
     window_overlap: int = Field(ge=0)
+    ring_windows: bool  # official scheme with a window of padding; false needs none
+    interpolation: Literal["rife", "linear"]  # up to preprocess.fps; rife falls back to linear without its weights
     batch_clips: PositiveInt
     modes: list[Literal["P", "V", "A"]]
     max_clips_per_mode: dict[Literal["P", "V", "A"], PositiveInt]
