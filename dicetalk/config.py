@@ -206,7 +206,8 @@ class TrainDiffusion(Section):
     discrimination_weight: float = Field(ge=0)
     discrimination_max_sigma: PositiveFloat  # no emotion can be read from purer noise
     adapter_lr_scale: PositiveFloat  # new layers learn faster than the pretrained ones
-    # `copy` of the backbone's cross-attention as in the release, or `zero` values, so that training starts undisturbed.
+    # `copy` of the backbone's cross-attention as in the release, or `zero` values, so that training starts
+    # undisturbed.
     adapter_start: Literal["copy", "zero"]
 
 
@@ -232,7 +233,9 @@ class Generate(Section):
     emotion_scale: float
     window_overlap: int = Field(ge=0)
     ring_windows: bool  # official scheme with a window of padding; false needs none
-    interpolation: Literal["rife", "linear"]  # up to preprocess.fps; rife falls back to linear without its weights
+    interpolation: Literal[
+        "rife", "linear"
+    ]  # up to preprocess.fps; rife falls back to linear without its weights
     batch_clips: PositiveInt
     modes: list[Literal["P", "V", "A"]]
     max_clips_per_mode: dict[Literal["P", "V", "A"], PositiveInt]

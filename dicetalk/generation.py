@@ -34,8 +34,7 @@ from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
 from dicetalk.portrait import Portrait, read_portrait
-from dicetalk.training.priors import load_priors, prior_name
-
+from dicetalk.training.priors import PRIORS_FILE, load_priors, prior_name
 
 
 @dataclass
@@ -44,14 +43,14 @@ class TalkingModel:
 
     Attributes:
         pipeline: the networks.
-        embedder: for priors from reference videos and from speech.
+        embedder: for priors from reference videos and from speech; None in a model imported from the release.
         priors: class means by name, see `dicetalk.training.priors`.
         speech: the speech encoder the model was trained with.
         settings: how inputs were prepared in training, see `dicetalk.training.finetune.model_settings`.
     """
 
     pipeline: DiceTalkPipeline
-    embedder: EmotionEmbedder
+    embedder: EmotionEmbedder | None
     priors: dict[str, np.ndarray]
     speech: SpeechEncoder
     settings: dict[str, Any]
@@ -77,8 +76,32 @@ class TalkingModel:
         }
 
     def class_prior(self, emotion: str, level: int) -> np.ndarray:
-        """Return the prior of mode P `(prior_dim,)`."""
-        return self.priors[prior_name(emotion, level)]
+        """Return the prior of mode P `(prior_dim,)`; the release has one per emotion, for all levels.
+
+        Raises:
+            DicetalkError: when the model has none, or the emotion does not have the level.
+        """
+        names = [prior_name(emotion, level), f"P/{emotion}"]
+        found = next((self.priors[name] for name in names if name in self.priors), None)
+        if found is None:
+            raise DicetalkError(
+                f"The model has no prior of {emotion}; import it again with "
+                "`dicetalk weights import ... --priors`."
+            )
+        return found
+
+    def embed(self, speech: torch.Tensor | None, expression: torch.Tensor | None) -> np.ndarray:
+        """Return the prior `(prior_dim,)` of speech, of a video's expression, or of both (modes A and V).
+
+        Raises:
+            DicetalkError: when the model has no embedder.
+        """
+        if self.embedder is None:
+            raise DicetalkError(
+                "The model has no emotion embedder (the release has none): name an emotion with --emotion, "
+                "or put the networks into a trained model with `dicetalk weights import ... --model`."
+            )
+        return self.embedder.embed(speech, expression).numpy()
 
 
 @dataclass(frozen=True)
@@ -104,13 +127,14 @@ def load_model(folder: Path) -> TalkingModel:
     """Load `models/dicetalk/` or a copy of it, on a GPU if there is one."""
     folder = Path(folder)
     settings = read_json(folder / "dicetalk.json")
+    embedder = folder / "embedder"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline = DiceTalkPipeline.from_pretrained(folder).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return TalkingModel(
         pipeline=pipeline,
-        embedder=EmotionEmbedder.from_pretrained(folder / "embedder").eval(),
-        priors=load_priors(folder / "priors.safetensors"),
+        embedder=EmotionEmbedder.from_pretrained(embedder).eval() if embedder.is_dir() else None,
+        priors=load_priors(folder / PRIORS_FILE) if (folder / PRIORS_FILE).is_file() else {},
         speech=load_speech_encoder(Speech(**settings["speech"])),
         settings=settings,
     )
@@ -208,7 +232,7 @@ def generate_one(
 
 def prior_of_speech(model: TalkingModel, speech: np.ndarray) -> np.ndarray:
     """Return the prior of mode A `(prior_dim,)` of speech tokens."""
-    return model.embedder.embed(torch.from_numpy(speech).float(), None).numpy()
+    return model.embed(torch.from_numpy(speech).float(), None)
 
 
 def prior_of_video(model: TalkingModel, path: Path) -> np.ndarray:
@@ -234,4 +258,4 @@ def prior_of_video(model: TalkingModel, path: Path) -> np.ndarray:
     speech = None
     if probe(path).has_audio:
         speech = torch.from_numpy(model.speech.encode(read_audio(path, SAMPLE_RATE_HZ))).float()
-    return model.embedder.embed(speech, torch.from_numpy(expression)).numpy()
+    return model.embed(speech, torch.from_numpy(expression))

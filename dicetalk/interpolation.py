@@ -1,13 +1,12 @@
 """From the model's frame rate to the video's: the frames between the generated ones.
 
 `to_output_rate` is the only entry; an `Interpolator` says what goes between two frames. The result keeps the
-generated frames and repeats the last one, so that it is as long as the sound. (The official code leaves out that last
-frame and ends one frame before the sound.)
+generated frames and repeats the last one, so that it is as long as the sound. (The official code leaves out
+that last frame and ends one frame before the sound.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -72,8 +71,8 @@ class RifeInterpolator:
         """
         if share * 16 != int(share * 16):
             raise DicetalkError(
-                f"RIFE halves the time between frames; {share:.3f} of it cannot be reached. Use a frame stride that "
-                "is a power of two, or `generate.interpolation: linear`."
+                f"RIFE halves the time between frames; {share:.3f} of it cannot be reached. Use a frame "
+                "stride that is a power of two, or `generate.interpolation: linear`."
             )
         low, high = (self._tensor(frames) for frames in (first, second))
         begin, end = 0.0, 1.0
@@ -106,9 +105,7 @@ def load_interpolator(wanted: Literal["rife", "linear"], device: torch.device | 
     return RifeInterpolator(load_rife(path).to(device))
 
 
-def to_output_rate(
-    frames: Sequence[np.ndarray] | np.ndarray, stride: int, interpolator: Interpolator | None = None
-) -> np.ndarray:
+def to_output_rate(frames: np.ndarray, stride: int, interpolator: Interpolator | None = None) -> np.ndarray:
     """Put `stride - 1` frames between neighbours; the last frame is repeated.
 
     Works through the video in batches, so memory beyond the result does not grow with its length.
@@ -125,7 +122,7 @@ def to_output_rate(
     count = len(frames)
     result = np.empty((stride * count, *frames[0].shape), np.uint8)
     for start in range(0, count, PAIRS_PER_BATCH):
-        batch = np.stack(frames[start : start + PAIRS_PER_BATCH + 1])
+        batch = frames[start : start + PAIRS_PER_BATCH + 1]
         kept, pairs = batch[:PAIRS_PER_BATCH], len(batch) - 1
         place = stride * start
         result[place : place + stride * len(kept) : stride] = _to_uint8(kept)

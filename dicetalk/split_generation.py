@@ -194,7 +194,7 @@ def _request(
     else:
         row = train.table.index[train.table["clip_id"] == manifest["reference_video"]][0]
         features = (torch.from_numpy(train.read(row, name)).float() for name in ("speech", "expression"))
-        prior = model.embedder.embed(*features).numpy()
+        prior = model.embed(*features)
     return Request(
         portrait=Portrait(reference.frames()[REFERENCE_FRAME], tuple(reference.meta["mask_box"])),
         speech=speech,

@@ -23,7 +23,20 @@ def rife() -> RifeInterpolator:
 def test_frames_between_are_blends_and_the_last_repeats():
     frames = np.stack([np.full((1, 1, 3), value) for value in (0.0, 0.4, 1.0)]).astype(np.float32)
     assert to_output_rate(frames, 2)[:, 0, 0, 0].tolist() == [0, 51, 102, 178, 255, 255]
-    assert to_output_rate(frames, 4)[:, 0, 0, 0].tolist() == [0, 26, 51, 76, 102, 140, 178, 217, 255, 255, 255, 255]
+    assert to_output_rate(frames, 4)[:, 0, 0, 0].tolist() == [
+        0,
+        26,
+        51,
+        76,
+        102,
+        140,
+        178,
+        217,
+        255,
+        255,
+        255,
+        255,
+    ]
     assert to_output_rate(frames, 1)[:, 0, 0, 0].tolist() == [0, 102, 255]
     assert to_output_rate(frames[:1], 2)[:, 0, 0, 0].tolist() == [0, 0]
 
@@ -76,7 +89,9 @@ def test_published_file_is_loaded_through_the_registry(monkeypatch, tmp_path: Pa
         monkeypatch.setenv("DICETALK_WEIGHTS", str(tmp_path))
         loaded = load_interpolator("rife")
         assert loaded.name.startswith("interpolated by RIFE")
-        assert all(torch.equal(loaded.model.state_dict()[name], value) for name, value in model.state_dict().items())
+        assert all(
+            torch.equal(loaded.model.state_dict()[name], value) for name, value in model.state_dict().items()
+        )
 
 
 def test_without_weights_a_plain_filter_named_so(monkeypatch, capsys):

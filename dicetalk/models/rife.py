@@ -1,7 +1,7 @@
 """RIFE's intermediate flow network (IFNet HDv3, arXiv 2011.06294): the frame halfway between two frames.
 
-Own definition under the tensor names of the published `flownet.pkl`, so that file loads. Of its four blocks the
-last, `block_tea`, is the teacher of RIFE's training; it is kept for the names and never run.
+Own definition under the tensor names of the published `flownet.pkl`, so that file loads. Of its four blocks
+the last, `block_tea`, is the teacher of RIFE's training; it is kept for the names and never run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from dicetalk.models.checkpoints import load_strictly, read_state_dict
 
 SCALES = (4, 2, 1)  # each block sees the pictures shrunk by this factor: large motion first
-SIZE_MULTIPLE = 32  # of the sides: the coarsest block shrinks by 4 and its convolutions by 4 again; RIFE pads to 32
+SIZE_MULTIPLE = (
+    32  # of the sides: the coarsest block shrinks by 4 and its convolutions by 4 again; RIFE pads to 32
+)
 PREFIX = "module."  # the file was saved from a data-parallel wrapper
 
 
@@ -53,8 +55,8 @@ class IFNet(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Interpolation:
         """Interpolate between pictures `(batch, 3, height, width)` in [0, 1]; sides must be multiples of 16.
 
-        Each block is run in both directions of time and the two answers are averaged, so exchanging the pictures
-        exchanges the flows and changes nothing else.
+        Each block is run in both directions of time and the two answers are averaged, so exchanging the
+        pictures exchanges the flows and changes nothing else.
         """
         batch, _, height, width = first.shape
         flow = first.new_zeros(batch, 4, height, width)
@@ -98,7 +100,7 @@ class FlowBlock(nn.Module):
         self.conv2 = _upsample(channels, half, 1)
 
     def forward(self, pictures: Tensor, flow: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """Return corrections of the flow `(batch, 4, height, width)` and of the mask's logit `(batch, 1, ...)`.
+        """Return corrections of the flow (4 channels) and of the mask's logit (1 channel).
 
         Args:
             pictures: warped pictures and mask logit `(batch, 7, height, width)`.

@@ -8,6 +8,7 @@ import torch
 from dicetalk.errors import DicetalkError
 from dicetalk.models.checkpoints import (
     OFFICIAL_FILES,
+    check_values,
     export_official,
     import_official,
     load_strictly,
@@ -72,4 +73,4 @@ def test_missing_foreign_and_broken_values_are_refused(tmp_path):
         read_state_dict(tmp_path / "unet.pth")
     torch.save({"weight": torch.tensor([1.0, float("nan")])}, tmp_path / "unet.pth")
     with pytest.raises(DicetalkError, match="weight has NaN"):
-        read_state_dict(tmp_path / "unet.pth")
+        check_values(read_state_dict(tmp_path / "unet.pth"), "unet.pth")
