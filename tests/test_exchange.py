@@ -12,8 +12,8 @@ import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 
-from dicetalk.errors import DicetalkError
 from dicetalk.config import Generate
+from dicetalk.errors import DicetalkError
 from dicetalk.exchange import export_model, import_model, import_release
 from dicetalk.generation import generate_one, load_model
 from dicetalk.labels import EMOTIONS

@@ -24,6 +24,7 @@ from dicetalk.models.adapters import (
     current_conditions,
     use_conditions,
 )
+from dicetalk.models.slicing import slice_self_attention
 
 
 @dataclass
@@ -124,6 +125,26 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
     def adapter_parameters(self) -> list[nn.Parameter]:
         """Return the weights that the stock UNet does not have."""
         return [weight for _, attn in self.named_cross_attentions() for weight in attn.processor.parameters()]
+
+    def set_attention_slice(self, slice_size: str | int | None = "auto") -> None:
+        """Compute self-attention in several steps; `DiffusionPipeline.enable_attention_slicing` calls this.
+
+        Args:
+            slice_size: most steps; `auto`: 2, `max`: 64, None: one. Cross-attention has few keys and stays
+                whole.
+
+        Raises:
+            DicetalkError: for anything else.
+        """
+        steps = {"auto": 2, "max": 64}.get(slice_size) if isinstance(slice_size, str) else slice_size
+        if (steps is None and slice_size is not None) or (steps is not None and steps < 1):
+            raise DicetalkError(
+                f"slice_size is {slice_size!r}; expected auto, max, a number of steps or None."
+            )
+        layers = [
+            m for name, m in self.named_modules() if name.endswith(".attn1") and isinstance(m, Attention)
+        ]
+        slice_self_attention(layers, steps)
 
     def enable_gradient_checkpointing(self, gradient_checkpointing_func: Callable | None = None) -> None:
         """Recompute activations in the backward pass instead of storing them."""

@@ -84,7 +84,10 @@ def test_checkpoint_that_is_a_bare_pickle(projection, tmp_path, mark):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"proj1.weight": torch.zeros(6, 4)}, r"proj1\.weight has shape \(6, 4\), AudioProjection expects \(4, 6\)"),
+        (
+            {"proj1.weight": torch.zeros(6, 4)},
+            r"proj1\.weight has shape \(6, 4\), AudioProjection expects \(4, 6\)",
+        ),
         ({"proj1.bias": torch.tensor([1.0, 2.0, float("nan"), 0.0])}, r"proj1\.bias has NaN or infinite"),
         ({"proj1.bias": torch.tensor([1.0, float("-inf"), 0.0, 0.0])}, r"proj1\.bias has NaN or infinite"),
         ({"proj1.bias": torch.full((4,), 1e300, dtype=torch.float64)}, r"proj1\.bias has NaN or infinite"),
@@ -199,7 +202,12 @@ def refuse_prior(path: Path, message: str) -> None:
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_prior_with_code(tmp_path, mark, protocol):
     for number, value in enumerate(
-        [Payload(mark), {"mu": Payload(mark)}, {"mu": VECTOR[None], "x": Payload(mark)}, {Payload(mark): VECTOR}]
+        [
+            Payload(mark),
+            {"mu": Payload(mark)},
+            {"mu": VECTOR[None], "x": Payload(mark)},
+            {Payload(mark): VECTOR},
+        ]
     ):
         save_object(tmp_path / f"{number}.npy", value, protocol)
         refuse_prior(tmp_path / f"{number}.npy", "is not an emotion prior")

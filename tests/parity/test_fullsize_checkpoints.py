@@ -43,8 +43,7 @@ def test_released_names_and_shapes_go_in_and_out(contract, tmp_path, name):
     import_official(tmp_path, {name: module})
     (written,) = export_official(tmp_path / "out", {name: module})
     original, back = (
-        torch.load(path, weights_only=True, mmap=True)
-        for path in (tmp_path / OFFICIAL_FILES[name], written)
+        torch.load(path, weights_only=True, mmap=True) for path in (tmp_path / OFFICIAL_FILES[name], written)
     )
     assert {key: tuple(value.shape) for key, value in back.items()} == contract(written.stem)
     assert all(torch.equal(back[key], value) for key, value in original.items())
