@@ -144,7 +144,9 @@ class Halve(PipelineCallback):
 
 
 def test_callback_objects_of_diffusers_work(pipeline, clips):
-    halved = generate(pipeline, clips, callback_on_step_end=Halve(cutoff_step_ratio=None, cutoff_step_index=0))
+    halved = generate(
+        pipeline, clips, callback_on_step_end=Halve(cutoff_step_ratio=None, cutoff_step_index=0)
+    )
     torch.testing.assert_close(2 * halved, generate(pipeline, clips))
 
 
@@ -199,16 +201,16 @@ def test_separate_scales_follow_the_formula(pipeline, clips, scales, branches):
     if a == e:
         official = v["0"] + i * (v["i"] - v["0"]) + a * (v["all"] - v["i"])
         torch.testing.assert_close(expected, official, rtol=1e-3, atol=1e-3)
-    found = generate(
-        pipeline, clips, num_inference_steps=1, identity_scale=i, audio_scale=a, emotion_scale=e
-    )
+    found = generate(pipeline, clips, num_inference_steps=1, identity_scale=i, audio_scale=a, emotion_scale=e)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_own_windows_denoise_no_padding(pipeline, clips):
     def frames_computed(windows):
         counts = []
-        hook = pipeline.unet.conv_in.register_forward_hook(lambda m, x, y: counts.append(len(y)), prepend=True)
+        hook = pipeline.unet.conv_in.register_forward_hook(
+            lambda m, x, y: counts.append(len(y)), prepend=True
+        )
         generate(pipeline, clips, windows=windows, num_inference_steps=1)
         hook.remove()
         return sum(counts) // (2 * 3)  # clips, guidance branches
@@ -246,7 +248,9 @@ def test_own_windows_denoise_no_padding(pipeline, clips):
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, r"expected \['latents'\]"),
     ],
 )
-def test_inputs_that_cannot_be_meant_are_refused_before_any_work(pipeline, clips, monkeypatch, change, message):
+def test_inputs_that_cannot_be_meant_are_refused_before_any_work(
+    pipeline, clips, monkeypatch, change, message
+):
     monkeypatch.setattr(pipeline, "encode_images", None)  # would fail if it came to that
     with pytest.raises(DicetalkError, match=message):
         generate(pipeline, {**clips, **change})
