@@ -185,12 +185,16 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         batch, frames = sample.shape[:2]
 
         # 1. Conditions of every layer
+        masks = {}
+        if face_mask is not None:
+            levels = len(self.config.down_block_types)
+            masks = self.level_masks(face_mask.to(sample.dtype), *sample.shape[-2:], levels)
         conditions = Conditions(
             num_frames=frames,
             image_tokens=_with_frames(encoder_hidden_states, 4),
             adapter_tokens=(audio_tokens, emotion_tokens),
             scales=tuple(adapter_scales),
-            face_masks=self._face_masks(face_mask, sample) if face_mask is not None else {},
+            face_masks=masks,
             pose_feature=_with_frames(pose_feature, 5) if pose_feature is not None else None,
         )
 
@@ -204,12 +208,23 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         features = conditions.mid_features.unflatten(0, (batch, frames))
         return DiceTalkUNetOutput(velocity, features) if return_dict else (velocity, features)
 
-    def _face_masks(self, face_mask: torch.Tensor, sample: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Resize the mask to each level's resolution (bicubic without antialias, as the official code)."""
-        face_mask = face_mask.to(sample.dtype)
-        height, width = sample.shape[-2:]
+    @staticmethod
+    def level_masks(
+        face_mask: torch.Tensor, height: int, width: int, num_levels: int
+    ) -> dict[int, torch.Tensor]:
+        """Resize the mask to each level's resolution (bicubic without antialias, as the official code).
+
+        Args:
+            face_mask: `(batch or 1, 1, any, any)`.
+            height: of the latents.
+            width: of the latents.
+            num_levels: resolutions of the UNet, each half of the one before.
+
+        Returns:
+            `(batch or 1, 1, height * width, 1)` by `height * width`; values can leave [0, 1] a little.
+        """
         masks = {}
-        for _ in self.config.down_block_types:
+        for _ in range(num_levels):
             resized = F.interpolate(face_mask, size=(height, width), mode="bicubic", align_corners=False)
             masks[height * width] = resized.flatten(2)[..., None]
             height, width = (height + 1) // 2, (width + 1) // 2

@@ -1,4 +1,4 @@
-"""What diffusers' users expect of a pipeline: precision, offload, slicing, callbacks, noise, refused inputs."""
+"""What diffusers' users expect of a pipeline: precision, offload, slicing, callbacks, noise, checks."""
 
 from __future__ import annotations
 
