@@ -11,7 +11,9 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from dicetalk.cli import app
 from dicetalk.config import Generate
 from dicetalk.errors import DicetalkError
 from dicetalk.exchange import export_model, import_model, import_release
@@ -109,6 +111,22 @@ def test_import_without_priors_says_so_when_one_is_needed(model: Path, tmp_path:
         bare.class_prior("happy", 1)
     import_model(tmp_path / "official", tmp_path / "bare", tmp_path / "full", priors=tmp_path / "official")
     assert set(load_model(tmp_path / "full").priors) == {f"P/{emotion}" for emotion in EMOTIONS}
+
+
+def test_the_commands_go_there_and_back(model: Path, tmp_path: Path) -> None:
+    official, imported, again = (tmp_path / name for name in ("official", "imported", "again"))
+    for command in (
+        ["export", "--model", model, "--out", official],
+        ["import", official, "--model", model, "--priors", official, "--out", imported],
+        ["export", "--model", imported, "--out", again],
+    ):
+        result = CliRunner().invoke(app, ["weights", *map(str, command)])
+        assert result.exit_code == 0, result.output
+    for path in official.glob("*.pth"):
+        first, second = (torch.load(folder / path.name, weights_only=True) for folder in (official, again))
+        assert all(torch.equal(second[key], value) for key, value in first.items())
+    for path in official.glob("*.npy"):
+        assert (again / path.name).read_bytes() == path.read_bytes()
 
 
 def test_import_never_replaces_a_folder(model: Path, tmp_path: Path) -> None:

@@ -187,8 +187,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         # 1. Conditions of every layer
         masks = {}
         if face_mask is not None:
-            levels = len(self.config.down_block_types)
-            masks = self.level_masks(face_mask.to(sample.dtype), *sample.shape[-2:], levels)
+            levels, (height, width) = len(self.config.down_block_types), sample.shape[-2:]
+            masks = self.level_masks(face_mask.to(sample.dtype), height, width, levels)
         conditions = Conditions(
             num_frames=frames,
             image_tokens=_with_frames(encoder_hidden_states, 4),
