@@ -147,10 +147,10 @@ def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:
 
 
 def _unet(params: Params, models: Path) -> DiceTalkUNet:
-    """Return the backbone with adapters that are copies of its cross-attention or, on demand, silent at first.
+    """Return the backbone with adapters that copy its cross-attention or, on demand, are silent at first.
 
-    Copies answer untrained speech and emotion tokens with noise. A short training removes it by making the tokens
-    constant, and with that their content; from zero there is nothing to remove.
+    Copies answer untrained speech and emotion tokens with noise. A short training removes it by making the
+    tokens constant, and with that their content; from zero there is nothing to remove.
     """
     unet = DiceTalkUNet.from_svd(load_component(models / "backbone", "unet"))
     if params.train_diffusion.adapter_start == "zero":

@@ -46,7 +46,7 @@ def case_options(meta: dict, case: str) -> dict:
 
 
 def make_pipeline(golden, unet_golden) -> DiceTalkPipeline:
-    """Build the pipeline that a reference file describes; the networks before the tokens are not part of it."""
+    """Build the pipeline that a reference file describes; what makes the tokens is not in it."""
     meta = golden.meta
     pose, unet = meta["pose_guider_config"], meta["unet_config"]
     width = unet["cross_attention_dim"]
@@ -148,7 +148,7 @@ def test_every_window_of_every_step(pipeline, golden, close):
 @pytest.mark.parametrize("case", ["base", "strength0.6", "global_seed7"])
 @torch.no_grad()
 def test_initial_latents(pipeline, golden, close, case):
-    """The reference latent with the noise of the first step that is run; `global_seed7` also fixes the draws."""
+    """The reference latent with the noise of the first step that runs; `global_seed7` fixes the draws."""
     steps = golden.meta["base"]["num_inference_steps"]
     strength = case_options(golden.meta, case)["strength"]
     noise = golden["in.initial_noise"]
