@@ -287,10 +287,13 @@ def weights_verify(
 
 @weights_app.command("export")
 def weights_export(
-    out: Annotated[Path, typer.Option(help="Folder to write the four files to.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the files to.")],
     model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path("models/dicetalk"),
 ) -> None:
-    """Write a trained model under the file and tensor names of the official release."""
+    """Write a trained model, priors included, under the file and tensor names of the official release.
+
+    Example: `dicetalk weights export --model models/dicetalk --out release`
+    """
     from dicetalk.exchange import export_model
 
     for path in export_model(model, out):
@@ -299,18 +302,44 @@ def weights_export(
 
 @weights_app.command("import")
 def weights_import(
-    source: Annotated[Path, typer.Argument(help="Folder with the four official files.")],
+    source: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Folder with the four official files.")
+    ],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    backbone: Annotated[
+        Path | None,
+        typer.Option(help="Stable Video Diffusion in diffusers' layout; default: the registry's svd-xt."),
+    ] = None,
+    priors: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Folder with the official <emotion>.npy (examples/emo)."
+        ),
+    ] = None,
+    params: Annotated[Path, typer.Option(help="Parameter file the networks belong to.")] = Path(
+        "profiles/paper.yaml"
+    ),
     model: Annotated[
-        Path, typer.Option(help="Model folder of the same configuration; supplies the rest.")
-    ] = Path("models/dicetalk"),
+        Path | None,
+        typer.Option(
+            help="Take all but the networks from this model folder of the same configuration instead."
+        ),
+    ] = None,
 ) -> None:
-    """Put networks in the official format into a copy of a model folder.
+    """Make a model folder of the released DICE-Talk networks, for `generate --model` and for fine-tuning.
 
-    Files are read without running code from them; a missing, unknown or differently shaped tensor is an
-    error. Autoencoder, embedder and priors stay those of `--model`.
+    Files are read without running code from them; a missing, unknown or differently shaped tensor or a value
+    that is not finite is an error, and then nothing is written. The release has no emotion embedder: give an
+    emotion by name.
+
+    Example: `dicetalk weights import checkpoints/DICE-Talk --priors examples/emo --out models/released`
     """
-    from dicetalk.exchange import import_model
+    from dicetalk import exchange, weights
+    from dicetalk.config import load_params
 
-    import_model(source, model, out)
+    if model is not None:
+        exchange.import_model(source, model, out, priors)
+    else:
+        backbone = backbone or weights.resolve("svd-xt")
+        exchange.import_release(source, backbone, out, load_params(params), priors)
     typer.echo(out)

@@ -265,6 +265,9 @@ class Generate(Section):
     audio_scale: float
     emotion_scale: float
     window_overlap: int = Field(ge=0)
+    ring_windows: bool  # official scheme with a window of padding; false needs none
+    # Up to preprocess.fps; rife falls back to linear without its weights
+    interpolation: Literal["rife", "linear"]
     batch_clips: PositiveInt
     mixed_precision: Precision
     modes: list[Literal["P", "V", "A"]]

@@ -71,12 +71,13 @@ def generate_test_split(
     test, train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
     jobs = plan_jobs(test, train, settings, model.frame_stride)
     samples = _read_samples(processed, test, jobs)
+    fps, provenance = model.settings["fps"], model.provenance(settings)
     batches = [batch for batch in _batches(jobs, settings.batch_clips) if not _done(batch, run_dir)]
     for batch in track(batches, "generate"):
         requests = [_request(model, job, test, train, samples, settings.seed) for job in batch]
         for job, frames in zip(batch, generate_frames(model, requests, settings), strict=True):
             sound = samples[job.manifest["clip_id"]].audio()
-            write_result(run_dir / job.path, frames, sound, model.settings["fps"])
+            write_result(run_dir / job.path, frames, sound, fps, provenance)
     with atomic_directory(output) as folder:
         for job in jobs:
             (folder / job.path).parent.mkdir(exist_ok=True)
@@ -193,7 +194,7 @@ def _request(
     else:
         row = train.table.index[train.table["clip_id"] == manifest["reference_video"]][0]
         features = (torch.from_numpy(train.read(row, name)).float() for name in ("speech", "expression"))
-        prior = model.embedder.embed(*features).numpy()
+        prior = model.embed(*features)
     return Request(
         portrait=Portrait(reference.frames()[REFERENCE_FRAME], tuple(reference.meta["mask_box"])),
         speech=speech,

@@ -23,7 +23,6 @@ from dicetalk.generation import (
     generate_one,
     load_model,
     prior_of_video,
-    to_output_rate,
     write_video,
 )
 from dicetalk.portrait import Portrait, read_portrait
@@ -83,11 +82,6 @@ def _generate(
     return generate_test_split(
         model, data / "encoded/mead", data / "processed/mead", settings, run_dir, output
     )
-
-
-def test_frames_between_are_blends_and_the_last_repeats():
-    frames = np.stack([np.full((1, 1, 3), value) for value in (0.0, 0.4, 1.0)]).astype(np.float32)
-    assert to_output_rate(frames, 2)[:, 0, 0, 0].tolist() == [0, 51, 102, 178, 255, 255]
 
 
 def test_chosen_clips_cover_the_classes_evenly():

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 
@@ -96,11 +97,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.register_buffer("latent_mean", torch.zeros(1, latent_channels, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent_channels, 1, 1))
 
+    @apply_forward_hook
     def encode(self, sample: Tensor) -> EncoderOutput:
         """Encode images `(batch, 3, height, width)` in `[-1, 1]`; sides must be multiples of 8."""
         latent = self.patch_in(sample) + self.refine_in(sample)
         return EncoderOutput(latent_dist=PointDistribution((latent - self.latent_mean) / self.latent_std))
 
+    @apply_forward_hook
     def decode(self, latent: Tensor) -> DecoderOutput:
         """Decode latents `(batch, latent_channels, height / 8, width / 8)` to images."""
         latent = latent * self.latent_std + self.latent_mean

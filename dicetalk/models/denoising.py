@@ -17,28 +17,37 @@ from dicetalk.models.windows import WindowPlan
 
 
 @dataclass
-class ClipConditions:
-    """Everything that steers a batch of clips of equal length.
+class ConditionTokens:
+    """What the UNet's cross-attention sees of portrait, speech and emotion, for clips of equal length.
 
     Args:
         image_tokens: image embedding `(batch, 1, dim)`.
-        image_latents: latent of the reference image, not scaled, `(batch, channels, height, width)`.
         audio_tokens: `(batch, frames, tokens, dim)`.
         emotion_tokens: `(batch, frames or 1, tokens, dim)`.
         null_audio_tokens: `(1, 1, tokens, dim)`.
         null_emotion_tokens: `(1, 1, tokens, dim)`.
+    """
+
+    image_tokens: torch.Tensor
+    audio_tokens: torch.Tensor
+    emotion_tokens: torch.Tensor
+    null_audio_tokens: torch.Tensor
+    null_emotion_tokens: torch.Tensor
+
+
+@dataclass
+class ClipConditions(ConditionTokens):
+    """Everything that steers a batch of clips of equal length.
+
+    Args:
+        image_latents: latent of the reference image, not scaled, `(batch, channels, height, width)`.
         added_time_ids: fps, motion bucket, expression bucket `(batch, 3)`.
         face_mask: `(batch, 1, height, width)` in [0, 1] at any resolution.
         pose_feature: `(batch, channels, height, width)` at latent resolution.
         num_padding_frames: unconditional frames after the clip's own.
     """
 
-    image_tokens: torch.Tensor
     image_latents: torch.Tensor
-    audio_tokens: torch.Tensor
-    emotion_tokens: torch.Tensor
-    null_audio_tokens: torch.Tensor
-    null_emotion_tokens: torch.Tensor
     added_time_ids: torch.Tensor
     face_mask: torch.Tensor
     pose_feature: torch.Tensor

@@ -2,91 +2,48 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from diffusers import DiffusionPipeline, EulerDiscreteScheduler
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers import ModelMixin  # noqa: F401 - `from_pretrained` looks for it in this module
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from dicetalk.errors import DicetalkError
-from dicetalk.models import autoencoder  # noqa: F401  # diffusers loads only classes of imported modules
 from dicetalk.models.batching import samples_within
-from dicetalk.models.denoising import ClipConditions, denoise
-from dicetalk.models.emotion import EmotionModel
+from dicetalk.models.denoising import ClipConditions, ConditionTokens, denoise
 from dicetalk.models.guidance import Guidance, Scale
-from dicetalk.models.pipeline_io import DiceTalkPipelineOutput, check_options, check_shapes
-from dicetalk.models.pose_guider import PoseGuider
-from dicetalk.models.preprocessing import (
-    CLIP_MEAN,
-    CLIP_STD,
-    clip_pixels,
-    image_to_tensor,
-    model_size,
-    tensor_to_image,
+from dicetalk.models.pipeline_io import (
+    DiceTalkPipelineOutput,
+    check_noise,
+    check_options,
+    check_shapes,
+    check_sources,
+    to_output,
 )
-from dicetalk.models.projection import AudioProjection
+from dicetalk.models.pipeline_networks import DiceTalkNetworks
 from dicetalk.models.sampling import add_noise
-from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.models.windows import WindowPlan
 
 
-class DiceTalkPipeline(DiffusionPipeline):
+class DiceTalkPipeline(DiceTalkNetworks):
     """Talking-portrait generation; `save_pretrained` and `from_pretrained` use diffusers' directory layout.
 
-    Args:
-        vae: image or video autoencoder, e.g. SVD's `AutoencoderKLTemporalDecoder`.
-        image_encoder: CLIP vision model whose projection width is the UNet's `cross_attention_dim`.
-        unet: the denoiser.
-        scheduler: Euler over Karras sigmas with velocity prediction, see `sampling.make_scheduler`.
-        audio_projection: speech features to tokens.
-        emotion_model: emotion prior to tokens.
-        pose_guider: face mask to pose feature.
-        feature_extractor: its mean and standard deviation normalise CLIP's input; `None`: CLIP's own.
-        image_size: short side that PIL images are resized to.
-        size_multiple: sides are multiples of this: autoencoder factor times the UNet's downsampling.
+    Its parts and the constructor's arguments are those of `DiceTalkNetworks`. diffusers' `to`, model and
+    layer-wise CPU offload, attention slicing and progress bar work as in its own pipelines.
     """
 
-    model_cpu_offload_seq = "image_encoder->pose_guider->audio_projection->emotion_model->unet->vae"
-    _optional_components = ["feature_extractor"]
-
-    def __init__(
-        self,
-        vae: ModelMixin,
-        image_encoder: CLIPVisionModelWithProjection,
-        unet: DiceTalkUNet,
-        scheduler: EulerDiscreteScheduler,
-        audio_projection: AudioProjection,
-        emotion_model: EmotionModel,
-        pose_guider: PoseGuider,
-        feature_extractor: CLIPImageProcessor | None = None,
-        image_size: int = 512,
-        size_multiple: int = 64,
-    ):
-        super().__init__()
-        self.register_modules(
-            vae=vae,
-            image_encoder=image_encoder,
-            unet=unet,
-            scheduler=scheduler,
-            audio_projection=audio_projection,
-            emotion_model=emotion_model,
-            pose_guider=pose_guider,
-            feature_extractor=feature_extractor,
-        )
-        self.register_to_config(image_size=image_size, size_multiple=size_multiple)
+    _callback_tensor_inputs = ["latents"]
 
     @torch.no_grad()
     def __call__(
         self,
         image: Image.Image | list[Image.Image] | torch.Tensor,
-        audio_windows: torch.Tensor,
-        emotion_prior: torch.Tensor,
-        face_mask: torch.Tensor,
+        audio_windows: torch.Tensor | None = None,
+        emotion_prior: torch.Tensor | None = None,
+        face_mask: torch.Tensor | None = None,
         num_inference_steps: int = 25,
         identity_scale: Scale = 3.0,
         audio_scale: Scale = 6.0,
@@ -103,9 +60,11 @@ class DiceTalkPipeline(DiffusionPipeline):
         memory_budget_gib: float | None = None,
         decode_chunk_size: int = 10,
         output_type: str = "pt",
-        callback_on_step_end: Callable[..., dict] | None = None,
+        callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        tokens: ConditionTokens | None = None,
         return_dict: bool = True,
-    ) -> DiceTalkPipelineOutput | tuple[torch.Tensor | np.ndarray]:
+    ) -> DiceTalkPipelineOutput | tuple[Any]:
         """Generate one video per portrait; all of the same number of frames.
 
         Args:
@@ -114,7 +73,7 @@ class DiceTalkPipeline(DiffusionPipeline):
             audio_windows: `(frames, window, layers, channels)`, or with a leading batch axis.
             emotion_prior: `(prior_dim,)` or `(frames, prior_dim)`, or with a leading batch axis if
                 `audio_windows` has one.
-            face_mask: `(batch, 1, height, width)` in [0, 1] at the model's input size.
+            face_mask: `(batch, 1, height, width)` in [0, 1] at the model's input size; required.
             num_inference_steps: denoising steps.
             identity_scale: guidance towards the portrait; a pair is a ramp over the steps.
             audio_scale: guidance towards the speech.
@@ -134,9 +93,11 @@ class DiceTalkPipeline(DiffusionPipeline):
             memory_budget_gib: instead of `max_batch`: as many samples as keep the UNet's activations below
                 this.
             decode_chunk_size: frames the autoencoder decodes at once.
-            output_type: `pt`, `np` or `latent`.
+            output_type: `pt`, `np`, `pil` or `latent`.
             callback_on_step_end: called as `(pipeline, step, timestep, {"latents": ...})`, returns such a
-                dictionary.
+                dictionary; also diffusers' callback objects.
+            callback_on_step_end_tensor_inputs: what that dictionary holds.
+            tokens: result of `encode_tokens`, in place of `audio_windows` and `emotion_prior`.
             return_dict: False returns a tuple.
 
         Returns:
@@ -146,14 +107,38 @@ class DiceTalkPipeline(DiffusionPipeline):
             DicetalkError: when inputs do not fit each other or an option is out of range.
         """
         # 1. Inputs
-        check_options(strength, output_type)
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        scales = {
+            "identity_scale": identity_scale,
+            "audio_scale": audio_scale,
+            "emotion_scale": emotion_scale,
+        }
+        check_options(
+            num_inference_steps,
+            strength,
+            noise_aug_strength,
+            fps,
+            scales,
+            max_batch,
+            decode_chunk_size,
+            output_type,
+            callback_on_step_end_tensor_inputs,
+        )
+        if face_mask is None:
+            raise DicetalkError("face_mask is missing; `dicetalk.models.preprocessing.face_mask` draws one.")
         pixels = self.prepare_images(image)
-        if audio_windows.ndim == 4:
-            audio_windows, emotion_prior = audio_windows[None], emotion_prior[None]
-        emotion_prior = emotion_prior[:, None] if emotion_prior.ndim == 2 else emotion_prior
-        batch, num_frames = audio_windows.shape[:2]
-        check_shapes(pixels, audio_windows, emotion_prior, face_mask)
+        audio_windows, emotion_prior = self._with_batch(audio_windows, emotion_prior, tokens)
+        if tokens is None:
+            check_shapes(pixels, audio_windows, emotion_prior, face_mask)
+        else:
+            check_shapes(pixels, tokens.audio_tokens, tokens.emotion_tokens, face_mask)
+        batch, num_frames = (audio_windows if tokens is None else tokens.audio_tokens).shape[:2]
         windows = windows or WindowPlan(size=self.unet.config.num_frames)
+        total_frames = num_frames + windows.num_padding_frames
+        latent_size = [side // self._vae_factor for side in pixels.shape[-2:]]
+        latent_shape = (batch, total_frames, self.unet.config.out_channels, *latent_size)
+        check_noise(latents, latent_shape, generator)
 
         # 2. Noise; drawn for the image even at strength 0 so that a seed gives the official noise
         dtype, device = self.unet.dtype, self._execution_device
@@ -162,15 +147,20 @@ class DiceTalkPipeline(DiffusionPipeline):
         image_latents = clean_latents
         if noise_aug_strength > 0:
             image_latents = self.encode_images(pixels.to(device) + noise_aug_strength * image_noise)
-        total_frames = num_frames + windows.num_padding_frames
         if latents is None:
-            shape = (batch, total_frames, *clean_latents.shape[1:])
-            latents = randn_tensor(shape, generator=generator, device=device)
+            latents = randn_tensor(latent_shape, generator=generator, device=device)
 
         # 3. Conditions
-        encoded = self.encode_conditions(pixels, image_latents, audio_windows, emotion_prior, face_mask)
+        if tokens is None:
+            tokens = self.encode_tokens(pixels, audio_windows, emotion_prior)
         time_ids = torch.tensor([fps, motion_bucket_id, expression_bucket_id], dtype=dtype, device=device)
-        conditions = ClipConditions(**encoded, added_time_ids=time_ids.expand(batch, -1))
+        conditions = ClipConditions(
+            **{name: value.to(device, dtype) for name, value in vars(tokens).items()},
+            image_latents=image_latents,
+            face_mask=face_mask.to(device, dtype),
+            pose_feature=self.pose_guider(face_mask.to(device, self.pose_guider.dtype)).to(dtype),
+            added_time_ids=time_ids.expand(batch, -1),
+        )
 
         # 4. Initial latents: the noised portrait
         self.scheduler.set_timesteps(num_inference_steps, device=device)
@@ -181,10 +171,13 @@ class DiceTalkPipeline(DiffusionPipeline):
 
         # 5. Denoise
         if memory_budget_gib is not None:
-            size = min(windows.size, total_frames), *clean_latents.shape[-2:]
+            window_frames, (height, width) = min(windows.size, total_frames), clean_latents.shape[-2:]
             num_tokens = conditions.audio_tokens.shape[2]
-            max_batch = samples_within(memory_budget_gib, self.unet, *size, num_tokens)
-        with self.progress_bar(total=num_inference_steps - first_step) as progress:
+            max_batch = samples_within(
+                memory_budget_gib, self.unet, window_frames, height, width, num_tokens
+            )
+        self._num_timesteps = num_inference_steps - first_step
+        with self.progress_bar(total=self._num_timesteps) as progress:
 
             def on_step(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
                 progress.update()
@@ -208,98 +201,26 @@ class DiceTalkPipeline(DiffusionPipeline):
         frames = latents[:, :num_frames]
         if output_type != "latent":
             frames = (self.decode_latents(frames, decode_chunk_size) / 2 + 0.5).clamp(0, 1)
-        videos = frames.permute(0, 1, 3, 4, 2).cpu().numpy() if output_type == "np" else frames
         self.maybe_free_model_hooks()
+        videos = frames if output_type == "latent" else to_output(frames, output_type)
         return DiceTalkPipelineOutput(videos) if return_dict else (videos,)
 
-    def prepare_images(self, image: Image.Image | list[Image.Image] | torch.Tensor) -> torch.Tensor:
-        """Return portraits as `(batch, 3, height, width)` in [-1, 1], resized if they are PIL images."""
-        if isinstance(image, torch.Tensor):
-            return image
-        images = [image] if isinstance(image, Image.Image) else image
-        short_side, multiple = self.config.image_size, self.config.size_multiple
-        sizes = [model_size(item.width, item.height, short_side, multiple) for item in images]
-        if len(set(sizes)) > 1:
-            raise DicetalkError(
-                f"Portraits of one batch must have one size; these resize to {sorted(set(sizes))}."
-            )
-        images = [item.convert("RGB").resize(sizes[0], Image.Resampling.LANCZOS) for item in images]
-        return torch.stack([image_to_tensor(item) for item in images])
+    @property
+    def num_timesteps(self) -> int:
+        """Denoising steps of the latest call."""
+        return self._num_timesteps
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the latents `(batch, channels, h, w)` of images in [-1, 1], not scaled."""
-        dtype = self.vae.dtype
-        # SVD's encoder overflows in half precision
-        upcast = dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False)
-        if upcast:
-            self.vae.to(torch.float32)
-        latents = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype)).latent_dist.mode()
-        if upcast:
-            self.vae.to(dtype)
-        return latents.to(self.unet.dtype)
-
-    def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the CLIP embeddings `(batch, dim)` of images in [-1, 1]."""
-        mean = getattr(self.feature_extractor, "image_mean", CLIP_MEAN)
-        std = getattr(self.feature_extractor, "image_std", CLIP_STD)
-        size = self.image_encoder.config.image_size
-        inputs = torch.stack([clip_pixels(tensor_to_image(image), size, mean, std) for image in pixels])
-        inputs = inputs.to(self._execution_device, self.image_encoder.dtype)
-        return self.image_encoder(inputs).image_embeds.to(self.unet.dtype)
-
-    def encode_conditions(
+    def _with_batch(
         self,
-        pixels: torch.Tensor,
-        image_latents: torch.Tensor,
-        audio_windows: torch.Tensor,
-        emotion_prior: torch.Tensor,
-        face_mask: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """Return the fields of `ClipConditions` that the networks compute; constants are computed once.
-
-        Args:
-            pixels: `(batch, 3, height, width)` in [-1, 1].
-            image_latents: `(batch, channels, h, w)`.
-            audio_windows: `(batch, frames, window, layers, channels)`.
-            emotion_prior: `(batch, frames or 1, prior_dim)`.
-            face_mask: `(batch, 1, height, width)` in [0, 1].
-
-        Returns:
-            Fields by name, all but `added_time_ids`.
-        """
-        dtype, device = self.unet.dtype, self._execution_device
-        audio_tokens = self.audio_projection(audio_windows.to(device, self.audio_projection.dtype))
-        # One call for all priors and the null prior: in whole-bank mode the bank is projected once
-        prior = emotion_prior.to(device, self.emotion_model.dtype).flatten(0, 1)
-        prior = torch.cat([torch.zeros_like(prior[:1]), prior])
-        tokens = self.emotion_model(prior[None]).tokens
-        conditions = {
-            "image_tokens": self.embed_images(pixels)[:, None],
-            "image_latents": image_latents,
-            "audio_tokens": audio_tokens,
-            "emotion_tokens": tokens[0, 1:].unflatten(0, emotion_prior.shape[:2]),
-            "null_audio_tokens": self.audio_projection.null_tokens(),
-            "null_emotion_tokens": tokens[:, :1],
-            "face_mask": face_mask,
-            "pose_feature": self.pose_guider(face_mask.to(device, self.pose_guider.dtype)),
-        }
-        return {name: value.to(device, dtype) for name, value in conditions.items()}
-
-    def decode_latents(self, latents: torch.Tensor, chunk_size: int) -> torch.Tensor:
-        """Decode scaled latents `(batch, frames, channels, h, w)` to frames in about [-1, 1].
-
-        A video decoder mixes the frames of a chunk, so its result depends on `chunk_size`.
-
-        Returns:
-            Frames `(batch, frames, 3, height, width)`.
-        """
-        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        takes_num_frames = "num_frames" in inspect.signature(self.vae.forward).parameters
-        videos = []
-        for clip in latents:
-            chunks = [
-                self.vae.decode(chunk, **({"num_frames": len(chunk)} if takes_num_frames else {})).sample
-                for chunk in clip.split(chunk_size)
-            ]
-            videos.append(torch.cat(chunks).float())
-        return torch.stack(videos)
+        audio_windows: torch.Tensor | None,
+        emotion_prior: torch.Tensor | None,
+        tokens: ConditionTokens | None,
+    ) -> tuple[Any, Any]:
+        """Return checked windows and priors, both with batch axis and the priors with a frames axis."""
+        window_shape, prior_dim = self.audio_projection.window_shape, self.emotion_model.config.prior_dim
+        check_sources(audio_windows, emotion_prior, tokens, window_shape, prior_dim)
+        if audio_windows is None or emotion_prior is None:
+            return None, None
+        if audio_windows.ndim == 4:
+            audio_windows, emotion_prior = audio_windows[None], emotion_prior[None]
+        return audio_windows, emotion_prior[:, None] if emotion_prior.ndim == 2 else emotion_prior

@@ -25,6 +25,7 @@ from dicetalk.models.adapters import (
     use_conditions,
 )
 from dicetalk.models.fast_layers import use_fast_layers
+from dicetalk.models.slicing import slice_self_attention
 from dicetalk.models.token_sets import TokenSets
 
 
@@ -143,6 +144,26 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         """Return the weights that the stock UNet does not have."""
         return [weight for _, attn in self.named_cross_attentions() for weight in attn.processor.parameters()]
 
+    def set_attention_slice(self, slice_size: str | int | None = "auto") -> None:
+        """Compute self-attention in several steps; `DiffusionPipeline.enable_attention_slicing` calls this.
+
+        Args:
+            slice_size: most steps; `auto`: 2, `max`: 64, None: one. Cross-attention has few keys and stays
+                whole.
+
+        Raises:
+            DicetalkError: for anything else.
+        """
+        steps = {"auto": 2, "max": 64}.get(slice_size) if isinstance(slice_size, str) else slice_size
+        if (steps is None and slice_size is not None) or (steps is not None and steps < 1):
+            raise DicetalkError(
+                f"slice_size is {slice_size!r}; expected auto, max, a number of steps or None."
+            )
+        layers = [
+            m for name, m in self.named_modules() if name.endswith(".attn1") and isinstance(m, Attention)
+        ]
+        slice_self_attention(layers, steps)
+
     def enable_gradient_checkpointing(self, gradient_checkpointing_func: Callable | None = None) -> None:
         """Recompute activations in the backward pass instead of storing them."""
         super().enable_gradient_checkpointing(gradient_checkpointing_func or checkpoint_with_conditions)
@@ -183,12 +204,16 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         batch, frames = sample.shape[:2]
 
         # 1. Conditions of every layer
+        masks = {}
+        if face_mask is not None:
+            levels, (height, width) = len(self.config.down_block_types), sample.shape[-2:]
+            masks = self.level_masks(face_mask.to(sample.dtype), height, width, levels)
         conditions = Conditions(
             num_frames=frames,
             image_tokens=_with_frames(encoder_hidden_states, 4),
             adapter_tokens=(audio_tokens, emotion_tokens),
             scales=tuple(adapter_scales),
-            face_masks=self._face_masks(face_mask, sample) if face_mask is not None else {},
+            face_masks=masks,
             pose_feature=_with_frames(pose_feature, 5) if pose_feature is not None else None,
         )
 
@@ -202,12 +227,23 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         features = conditions.mid_features.unflatten(0, (batch, frames))
         return DiceTalkUNetOutput(velocity, features) if return_dict else (velocity, features)
 
-    def _face_masks(self, face_mask: torch.Tensor, sample: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Resize the mask to each level's resolution (bicubic without antialias, as the official code)."""
-        face_mask = face_mask.to(sample.dtype)
-        height, width = sample.shape[-2:]
+    @staticmethod
+    def level_masks(
+        face_mask: torch.Tensor, height: int, width: int, num_levels: int
+    ) -> dict[int, torch.Tensor]:
+        """Resize the mask to each level's resolution (bicubic without antialias, as the official code).
+
+        Args:
+            face_mask: `(batch or 1, 1, any, any)`.
+            height: of the latents.
+            width: of the latents.
+            num_levels: resolutions of the UNet, each half of the one before.
+
+        Returns:
+            `(batch or 1, 1, height * width, 1)` by `height * width`; values can leave [0, 1] a little.
+        """
         masks = {}
-        for _ in self.config.down_block_types:
+        for _ in range(num_levels):
             resized = F.interpolate(face_mask, size=(height, width), mode="bicubic", align_corners=False)
             masks[height * width] = resized.flatten(2)[..., None]
             height, width = (height + 1) // 2, (width + 1) // 2

@@ -15,6 +15,8 @@ from dicetalk.labels import EMOTIONS, class_index, levels_of
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.training.embeddings import embed_clips
 
+PRIORS_FILE = "priors.safetensors"
+
 
 def class_priors(embedder: EmotionEmbedder, clips: EncodedClips) -> dict[str, np.ndarray]:
     """Return class means `P/<emotion>/<level>` and emotion means `P/<emotion>`, float32 `(embedding_dim,)`.

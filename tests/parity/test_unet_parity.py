@@ -93,6 +93,18 @@ def test_activations(tiny, close):
     close(output.features.flatten(0, 1)[:2], expected["mid_block"])
 
 
+def test_level_masks(tiny, close):
+    model, golden, aux = tiny
+    height, width = golden["in.sample"].shape[-2:]
+    levels = len(golden.meta["config"]["down_block_types"])
+    masks = model.level_masks(golden["in.ip_mask"].float(), height, width, levels)
+    expected = aux.starting_with("out.mask_downsample.")
+    assert len(masks) == len(expected) == levels
+    for size, value in expected.items():
+        height, width = map(int, size.split("x"))
+        close(masks[height * width].flatten(), value.reshape(-1, height * width)[0])
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradients(tiny, close, checkpointing):
     model, golden, aux = tiny
