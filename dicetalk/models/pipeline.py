@@ -181,9 +181,9 @@ class DiceTalkPipeline(DiffusionPipeline):
 
         # 5. Denoise
         if memory_budget_gib is not None:
-            size = min(windows.size, total_frames), *clean_latents.shape[-2:]
+            window, (height, width) = min(windows.size, total_frames), clean_latents.shape[-2:]
             num_tokens = conditions.audio_tokens.shape[2]
-            max_batch = samples_within(memory_budget_gib, self.unet, *size, num_tokens)
+            max_batch = samples_within(memory_budget_gib, self.unet, window, height, width, num_tokens)
         with self.progress_bar(total=num_inference_steps - first_step) as progress:
 
             def on_step(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
