@@ -171,11 +171,9 @@ class DiceTalkPipeline(DiceTalkNetworks):
 
         # 5. Denoise
         if memory_budget_gib is not None:
-            window_frames, (height, width) = min(windows.size, total_frames), clean_latents.shape[-2:]
+            window, (height, width) = min(windows.size, total_frames), clean_latents.shape[-2:]
             num_tokens = conditions.audio_tokens.shape[2]
-            max_batch = samples_within(
-                memory_budget_gib, self.unet, window_frames, height, width, num_tokens
-            )
+            max_batch = samples_within(memory_budget_gib, self.unet, window, height, width, num_tokens)
         self._num_timesteps = num_inference_steps - first_step
         with self.progress_bar(total=self._num_timesteps) as progress:
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from dicetalk.config import Params
 from dicetalk.models.cost import CostMeter
@@ -69,13 +67,13 @@ def simulate_step(params: Params, config: dict[str, Any]) -> StepCost:
 
         meter = CostMeter()
         half = HALF_TYPES.get(training.mixed_precision)
-        # Checkpointing computes norms again in the backward pass
-        norms = _GpuNorms() if half else nullcontext()
-        with norms, meter, meter.watch_gradients(module):
+        if half:
+            _normalise_in_float32(module)
+        with meter, meter.watch_gradients(module):
             with torch.autocast("cpu", half) if half else nullcontext():
                 loss = batch_loss(objective, params, networks, training.batch_size)
             forward_flops = meter.flops
-            torch.autograd.backward(loss)  # `Tensor.backward` would switch the norms' mode off
+            loss.backward()
         parameters = list(module.parameters())
         for parameter in parameters:
             parameter.grad = None
@@ -107,12 +105,8 @@ def batch_loss(
     return errors.mean() + objective.settings.discrimination_weight * discrimination
 
 
-class _GpuNorms(TorchFunctionMode):
-    """Normalise in float32, as autocast does on a GPU; the CPU's, which simulates here, does not."""
-
-    def __torch_function__(
-        self, func: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in (F.layer_norm, F.group_norm):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
+def _normalise_in_float32(module: nn.Module) -> None:
+    """Give norms float32 inputs, as autocast does on a GPU; the CPU's, which simulates here, does not."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.LayerNorm, nn.GroupNorm)):
+            layer.register_forward_pre_hook(lambda layer, args: (args[0].float(), *args[1:]))
