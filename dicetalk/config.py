@@ -239,6 +239,7 @@ class TrainDiffusion(Section):
     clip_prior_fraction: Probability = Field(ge=0, le=1)  # rest: class-mean prior, as in mode P
     sigma_log_mean: float  # log-normal noise level of training; SVD report: 1.0 and 1.6 at 576x1024
     sigma_log_std: PositiveFloat
+    mouth_weight: float = Field(ge=1)  # of the error in the mouth's latents: speech moves little else
     discrimination_weight: float = Field(ge=0)
     discrimination_max_sigma: PositiveFloat  # no emotion can be read from purer noise
     adapter_lr_scale: PositiveFloat  # new layers learn faster than the pretrained ones

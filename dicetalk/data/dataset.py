@@ -149,6 +149,7 @@ class DiffusionBatch:
         reference_latents: of the reference frame `(batch, channels, h, w)`, scaled likewise.
         image_embeddings: of the reference frame `(batch, dim)`.
         face_masks: `(batch, 1, height, width)` in {0, 1}.
+        mouth_masks: likewise, see `mouth_boxes`.
         audio_windows: `(batch, frames, window, layers, channels)`.
         rows: position of each clip in the table `(batch,)`.
         classes: class index, -1 for clips without an emotion label `(batch,)`.
@@ -158,6 +159,7 @@ class DiffusionBatch:
     reference_latents: torch.Tensor
     image_embeddings: torch.Tensor
     face_masks: torch.Tensor
+    mouth_masks: torch.Tensor
     audio_windows: torch.Tensor
     rows: torch.Tensor
     classes: torch.Tensor
@@ -260,6 +262,7 @@ class DiffusionBatches:
             torch.from_numpy(np.stack(reference_latents)).float(),
             torch.from_numpy(np.stack(embeddings)).float(),
             torch.from_numpy(face_masks(self.mask_boxes[rows], self.size_px)),
+            torch.from_numpy(face_masks(mouth_boxes(self.mask_boxes[rows]), self.size_px)),
             torch.from_numpy(np.stack(speech)).float(),
             torch.from_numpy(rows),
             torch.from_numpy(self.classes[rows]),
@@ -270,6 +273,12 @@ class DiffusionBatches:
         indices = window_indices(frames, self.window_tokens)
         missing = indices.max() + 1 - len(tokens)  # sound may end a little before the picture
         return np.pad(tokens, [(0, max(missing, 0)), (0, 0), (0, 0)])[indices]
+
+
+def mouth_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Return where the mouth of a face moves `(batch, 4)`: the lower middle of face boxes `(batch, 4)`."""
+    x, y, width, height = boxes.T
+    return np.stack([x + 0.2 * width, y + 0.55 * height, 0.6 * width, 0.4 * height], axis=1)
 
 
 def face_masks(boxes: np.ndarray, size_px: int) -> np.ndarray:

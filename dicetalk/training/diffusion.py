@@ -1,6 +1,6 @@
 """Fine-tuning of the video backbone to speech and emotion (paper section 3, official `emo.py`).
 
-    loss = MSE of the velocity at a log-normal noise level
+    loss = MSE of the velocity at a log-normal noise level, the mouth weighted by `mouth_weight`
          + discrimination_weight * cross-entropy of the 22 classes read off the UNet's mid-block features
 
 UNet, adapters, audio projection, emotion model (whole-bank mode, the bank itself stays as learned) and
@@ -141,7 +141,7 @@ class DiffusionObjective:
 
         # 3. Terms
         errors, logits = self.predict(batch, priors, sigma, kept)
-        diffusion = errors.mean()
+        diffusion = (errors * self._weights(batch.mouth_masks.to(errors.device), errors.shape[-2:])).mean()
         readable = (batch.classes >= 0) & (sigma < self.settings.discrimination_max_sigma)
         logged = {"diffusion": diffusion.item(), "data_seconds": data_seconds}
         if not readable.any():
@@ -163,7 +163,7 @@ class DiffusionObjective:
                 latent, the tokens of a zero speech window, the tokens of a zero prior.
 
         Returns:
-            Mean squared velocity error of each sample `(batch,)` and class logits `(batch, 22)`.
+            Squared velocity error in the shape of the latents, and class logits `(batch, 22)`.
         """
         device = self.unet.device
         clean, sigma = batch.latents.to(device), sigma.to(device)
@@ -188,7 +188,7 @@ class DiffusionObjective:
         )
         error = (output.sample.float() - velocity_target(clean, noise, sigma)).square()
         logits = self.emotion_model.classifier(output.features.mean(1))
-        return error.flatten(1).mean(1), logits.float()
+        return error, logits.float()
 
     def validate(self, step: int) -> dict[str, float]:
         """Measure held-out identities with class-mean priors at fixed noise levels and with fixed noise.
@@ -218,6 +218,12 @@ class DiffusionObjective:
                 without = self.predict(batch, priors, levels, kept)[0]
                 metrics[f"{name}_gain_sigma_{sigma:g}"] = (without.mean() / errors.mean() - 1).item()
         return metrics
+
+    def _weights(self, mouth_masks: Tensor, latent_size: torch.Size) -> Tensor:
+        """Return `(batch, 1, 1, h, w)`: `mouth_weight` where a latent lies in the mouth, with a mean of 1."""
+        inside = F.adaptive_avg_pool2d(mouth_masks, latent_size)[:, None]
+        weights = 1 + (self.settings.mouth_weight - 1) * inside
+        return weights / weights.mean((-2, -1), keepdim=True)
 
     def _class_means(self, batch: DiffusionBatch) -> Tensor:
         return self.class_priors[batch.classes.clamp(min=0)]

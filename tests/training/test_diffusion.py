@@ -156,3 +156,29 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
     ours, expected = load_file(tmp_path / name), load_file(project / name)
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+def test_the_mouth_weighs_more_and_weights_average_to_one(objective: DiffusionObjective):
+    batch = objective.train_batches.draw(0, 3)
+    weights = objective._weights(batch.mouth_masks, torch.Size((8, 8)))
+    assert weights.shape == (3, 1, 1, 8, 8)
+    assert torch.allclose(weights.mean((-2, -1)), torch.ones(3, 1, 1))
+    assert weights.flatten(1).max(1).values == pytest.approx(
+        weights.flatten(1).min(1).values * objective.settings.mouth_weight, rel=0.3
+    )
+
+
+def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatch: pytest.MonkeyPatch):
+    shapes = set()
+    draw = objective.train_batches.draw
+
+    def record(step: int, batch_size: int, num_frames: int):
+        batch = draw(step, batch_size, num_frames)
+        shapes.add(tuple(batch.latents.shape[:2]))
+        return batch
+
+    monkeypatch.setattr(objective.train_batches, "draw", record)
+    for step in range(12):
+        torch.manual_seed(step)
+        objective.loss(step, 4)
+    assert shapes == {(4, 4), (8, 2)}
