@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = Path("runs/seconds")
+COSTS = Path("runs/costs")
 
 # Has to be set before anything imports torch: idle threads that spin slow every other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -28,6 +29,10 @@ def run(main: Callable[[], None]) -> None:
         log(f"{stage}: {error}")
         sys.exit(1)
     seconds = time.monotonic() - started
-    # DVC_STAGE tells the instances of one stage apart; the report shows the times.
-    write_json(SECONDS / f"{os.environ.get('DVC_STAGE', stage)}.json", {"seconds": round(seconds, 1)})
+    # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    write_json(
+        COSTS / f"{os.environ.get('DVC_STAGE', stage)}.json",
+        {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)},
+    )
     log(f"{stage}: done in {format_seconds(seconds)}")

@@ -15,7 +15,7 @@ from dicetalk.labels import EMOTIONS
 from dicetalk.progress import log
 from dicetalk.report import graph
 from dicetalk.report.charts import heat_map, interval_chart, line_chart
-from dicetalk.report.provenance import provenance, stage_seconds
+from dicetalk.report.provenance import provenance, stage_costs
 from dicetalk.report.tables import accuracy_by_emotion, data_counts, metric_rows, shown, system_names
 from dicetalk.report.videos import comparisons, emotion_grid
 
@@ -65,12 +65,14 @@ def gather(params: Params) -> dict[str, Any]:
     rows = metric_rows(evaluation)
     stages = graph.read_stages(graph.load_yaml(Path("dvc.yaml")), graph.load_yaml(Path("params.yaml")))
     accuracies = accuracy_by_emotion(pd.read_parquet("outputs/evaluation/per_clip.parquet"), systems)
+    costs = stage_costs(Path("runs/costs"))
     bank, priors = read_json(metrics / "learn_bank.json"), read_json(metrics / "priors.json")
     return {
         "params": params,
         "provenance": provenance(),
-        "pipeline": graph.draw(stages, seconds := stage_seconds(Path("runs/seconds"))),
-        "seconds": {stage.name: seconds[stage.name] for stage in stages if stage.name in seconds},
+        "pipeline": graph.draw(stages, {name: cost.seconds for name, cost in costs.items()}),
+        "costs": {stage.name: costs[stage.name] for stage in stages if stage.name in costs},
+        "generated_frames": int(pd.read_parquet(generated / "manifest.parquet")["num_frames"].sum()),
         "evaluation": evaluation,
         "systems": [shown(name) for name in systems],
         "metric_rows": rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,13 +31,23 @@ def provenance() -> dict[str, str]:
     }
 
 
-def stage_seconds(folder: Path) -> dict[str, float]:
-    """Return how long each stage last took, its instances added up; stages that left no note are absent."""
-    totals: dict[str, float] = {}
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage took, its instances together: seconds, and resident memory of its largest process."""
+
+    seconds: float
+    peak_memory_gib: float
+
+
+def stage_costs(folder: Path) -> dict[str, StageCost]:
+    """Return what each stage last took; stages that left no note are absent."""
+    notes: dict[str, list[dict[str, float]]] = {}
     for path in sorted(folder.glob("*.json")):
-        name = path.stem.partition("@")[0]
-        totals[name] = totals.get(name, 0.0) + read_json(path)["seconds"]
-    return totals
+        notes.setdefault(path.stem.partition("@")[0], []).append(read_json(path))
+    return {
+        name: StageCost(sum(n["seconds"] for n in found), max(n["peak_memory_gib"] for n in found))
+        for name, found in notes.items()
+    }
 
 
 def _machine() -> str:

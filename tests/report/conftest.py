@@ -53,7 +53,7 @@ def make_run(root: Path, repository: Path, identities: list[str], draw: Draw, nu
     _write_curves(root / "models")
     _write_per_clip(root / "outputs/evaluation/per_clip.parquet")
     for stage, seconds in (("preprocess@mead", 61.0), ("preprocess@hdtf", 20.0), ("train_diffusion", 512.4)):
-        write_json(root / f"runs/seconds/{stage}.json", {"seconds": seconds})
+        write_json(root / f"runs/costs/{stage}.json", {"seconds": seconds, "peak_memory_gib": 1.5})
 
 
 def _write_processed(root: Path, name: str, identities: list[str], draw: Draw, num_frames: int) -> None:
