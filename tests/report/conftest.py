@@ -52,7 +52,8 @@ def make_run(root: Path, repository: Path, identities: list[str], draw: Draw, nu
     _write_metrics(root / "metrics")
     _write_curves(root / "models")
     _write_per_clip(root / "outputs/evaluation/per_clip.parquet")
-    for stage, seconds in (("preprocess@mead", 61.0), ("preprocess@hdtf", 20.0), ("train_diffusion", 512.4)):
+    costs = {"preprocess@mead": 61.0, "preprocess@hdtf": 20.0, "train_diffusion": 512.4, "generate": 16.0}
+    for stage, seconds in costs.items():
         write_json(root / f"runs/costs/{stage}.json", {"seconds": seconds, "peak_memory_gib": 1.5})
 
 
