@@ -90,7 +90,7 @@ def test_references_from_other_clips_show_the_same_identity_but_not_the_same_cli
     other = diffusion_batches(folders, emotional_fraction=1.0, other_clip_reference_fraction=1.0)
     chosen = []
     original = other.load
-    other.load = lambda rows, starts, reference_rows, references: (
+    other.load = lambda rows, starts, reference_rows, references, num_frames: (
         chosen.append((rows, reference_rows)) or original(rows, starts, reference_rows, references)
     )
     first, second = own.draw(0, 16), other.draw(0, 16)
