@@ -18,7 +18,7 @@ from dicetalk.evaluation.published.inception import FidInception
 from dicetalk.evaluation.published.readers import in_batches, reference_resize
 from dicetalk.evaluation.sync import SyncScore, sync_score
 from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, mouth_region, video_windows
-from dicetalk.synthetic.clips import face_view, training_clip
+from dicetalk.synthetic.clips import face_view, training_takes
 from dicetalk.synthetic.identity import sample_identity
 from dicetalk.synthetic.performance import perform
 from dicetalk.synthetic.sentences import SENTENCES
@@ -30,7 +30,8 @@ FPS, SAMPLES_PER_FRAME = 25.0, 640
 
 def faces(count: int, seed: int) -> np.ndarray:
     """Return one frame each of `count` people."""
-    return np.concatenate([training_clip(np.random.default_rng([seed, i]), 1, FPS, 64) for i in range(count)])
+    rngs = (np.random.default_rng([seed, i]) for i in range(count))
+    return np.concatenate([training_takes(rng, 1, 1, FPS, 64)[0] for rng in rngs])
 
 
 def noisy(images: np.ndarray, std: float) -> np.ndarray:

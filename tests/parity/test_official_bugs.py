@@ -48,7 +48,7 @@ def model() -> TalkingModel:
         pipeline=make_pipeline(),
         embedder=None,
         priors={f"P/{emotion}": rng.normal(size=12).astype(np.float32) for emotion in EMOTIONS},
-        speech=load_speech_encoder(Speech(backend="logmel", num_mels=6)),
+        speech=load_speech_encoder(Speech(backend="logmel", num_mels=6), Path()),
         settings={
             "fps": FPS,
             "frame_stride": 2,

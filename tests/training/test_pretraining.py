@@ -12,9 +12,11 @@ from dicetalk.config import load_pretrain_params
 from dicetalk.files import read_json, sha256_file
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.backbone import load_component
+from dicetalk.models.phonemes import PhonemeEncoder
 from dicetalk.synthetic.pool import render_pool
 from dicetalk.training.autoencoder import to_images
-from dicetalk.training.backbone import BackboneObjective
+from dicetalk.training.backbone import SHORT_WINDOW_FRAMES, BackboneObjective
+from dicetalk.training.phonemes import PhonemeObjective
 from dicetalk.training.pretraining import first_steps
 from dicetalk.weights import get
 
@@ -62,24 +64,58 @@ def test_autoencoder_reconstructs_unseen_identities(recipe: Path, unseen_clips: 
     assert error.mean() < 0.7 * linear_error.mean()  # clearly better than the linear map it started from
 
 
-@torch.no_grad()
-def test_unet_predicts_the_velocity_of_unseen_identities(recipe: Path, unseen_clips: np.ndarray):
-    weights = recipe / "weights"
-    params = load_pretrain_params(recipe / "params.yaml")
+@pytest.fixture(scope="module")
+def objective(recipe: Path, unseen_clips: np.ndarray) -> BackboneObjective:
+    """The shipped parts on people they never saw."""
+    params, weights = load_pretrain_params(recipe / "params.yaml"), recipe / "weights"
     settings = params.unet
-    objective = BackboneObjective(
+    return BackboneObjective(
         unseen_clips,
         load_component(weights, "vae"),
         num_takes=params.clips.num_takes,
         num_validation=len(unseen_clips),
         num_frames=settings.num_frames,
-        short_window_fraction=0.0,
+        short_window_fraction=settings.short_window_fraction,
         sigma_log_mean=settings.sigma_log_mean,
         sigma_log_std=settings.sigma_log_std,
         seed=0,
         unet=load_component(weights, "unet"),
         image_encoder=load_component(weights, "image_encoder"),
     )
+
+
+@torch.no_grad()
+def test_unet_predicts_the_velocity_of_unseen_identities(objective: BackboneObjective):
     torch.manual_seed(0)
     losses = objective.validate(0)
     assert all(loss < 0.4 for loss in losses.values()), losses  # an untrained UNet is at 1.0
+
+
+def test_short_windows_show_more_people(objective: BackboneObjective, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(objective, "num_validation", 0)
+    shapes = []
+
+    def record(clips, start, num_frames, references, reference, sigma):
+        assert (start + num_frames <= objective.clips.shape[1]).all()
+        assert np.array_equal(references // objective.num_takes, clips // objective.num_takes)
+        shapes.append((len(clips), num_frames))
+        return torch.zeros(())
+
+    monkeypatch.setattr(objective, "velocity_error", record)
+    for step in range(200):
+        objective.loss(step, 3)
+    short = (3 * objective.num_frames // SHORT_WINDOW_FRAMES, SHORT_WINDOW_FRAMES)
+    assert set(shapes) == {(3, objective.num_frames), short}
+    assert shapes.count(short) / 200 == pytest.approx(objective.short_window_fraction, abs=0.1)
+
+
+@torch.no_grad()
+def test_speech_encoder_names_the_sounds_of_unseen_utterances(recipe: Path):
+    settings = load_pretrain_params(recipe / "params.yaml").speech
+    unseen = settings.training.model_copy(update={"seed": UNSEEN_SEED})
+    objective = PhonemeObjective(
+        settings.model_copy(update={"training": unseen, "num_utterances": 24, "num_validation": 24})
+    )
+    objective.encoder = PhonemeEncoder.from_pretrained(recipe / "weights/speech_encoder").float().eval()
+    accuracy = objective.validate(0)
+    assert accuracy["accuracy_spoken"] > 0.9, accuracy  # of all tokens: 0.96 when trained
