@@ -1,6 +1,6 @@
-"""A real training in a process of its own, which measures what it takes: `python real_training.py CASE OUT.json`.
+"""A real training that measures what it takes in a process of its own: `real_training.py CASE OUT.json`.
 
-The memory of a training is the largest resident memory while its networks are built and trained, minus what was
+The memory of a training is the largest resident memory while networks are built and trained, minus what was
 resident before. Imports and the libraries' own state are not part of it: a much smaller training runs first.
 """
 

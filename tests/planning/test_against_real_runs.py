@@ -21,8 +21,8 @@ from dicetalk.planning.simulate import batch_loss, batch_shapes, simulate_step
 
 MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::conv2d", "aten::conv3d")
 
-# Blocks from 64 KiB on go back to the system when freed. By default glibc keeps blocks of up to 32 MiB in its heap,
-# whose gaps then count as resident; a GPU's allocator has its own gaps, for which the plan leaves room.
+# Blocks from 64 KiB on go back to the system when freed. By default glibc keeps blocks of up to 32 MiB in its
+# heap, whose gaps then count as resident; a GPU's allocator has its own gaps, for which the plan leaves room.
 EXACT_MALLOC = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "65536",
