@@ -111,10 +111,12 @@ def speech_shape(params: Params) -> tuple[int, int]:
     return (WHISPER_LAYERS, WHISPER_CHANNELS) if speech.backend == "whisper" else (1, speech.num_mels)
 
 
-def random_batch(params: Params, networks: TrainedNetworks, batch_size: int) -> tuple[DiffusionBatch, Tensor]:
+def random_batch(
+    params: Params, networks: TrainedNetworks, batch_size: int, frames: int
+) -> tuple[DiffusionBatch, Tensor]:
     """Return a batch in the shapes that training draws, and its emotion priors `(batch, prior_dim)`."""
     settings, config = params.train_diffusion, networks.unet.config
-    frames, layers_channels = settings.num_frames, speech_shape(params)
+    layers_channels = speech_shape(params)
     side = params.preprocess.size_px // 2 ** (len(settings.pose_guider_channels) - 1)
     latent = (config.out_channels, side, side)
     batch = DiffusionBatch(

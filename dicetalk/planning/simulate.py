@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dicetalk.config import Params
 from dicetalk.models.cost import CostMeter
 from dicetalk.planning.networks import TrainedNetworks, build_networks, random_batch
-from dicetalk.training.diffusion import DiffusionObjective, Kept
+from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective, Kept
 
-HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# `auto` is bf16 on every GPU since 2020
+HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.bfloat16}
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
 class StepCost:
     """Cost of one forward and backward pass of one device's micro-batch.
+
+    Where a training mixes lengths of windows, memory is that of the larger kind and arithmetic the mean.
 
     Attributes:
         parameters: of all trained networks.
@@ -44,7 +49,31 @@ class StepCost:
     flops: int
 
 
-def simulate_step(params: Params, config: dict[str, Any]) -> StepCost:
+@dataclass(frozen=True)
+class BatchShape:
+    """One kind of micro-batch and its share of all."""
+
+    share: float
+    batch_size: int
+    num_frames: int
+
+
+def batch_shapes(params: Params) -> list[BatchShape]:
+    """Return the kinds of micro-batches that training draws: full windows, and short ones of more clips."""
+    settings = params.train_diffusion
+    frames, batch_size, short = (
+        settings.num_frames,
+        settings.training.batch_size,
+        settings.short_window_fraction,
+    )
+    shapes = [
+        BatchShape(1 - short, batch_size, frames),
+        BatchShape(short, batch_size * frames // SHORT_WINDOW_FRAMES, SHORT_WINDOW_FRAMES),
+    ]
+    return [shape for shape in shapes if shape.share > 0]
+
+
+def simulate_step(params: Params, config: dict[str, Any], fused_attention: bool = True) -> StepCost:
     """Simulate a step of `train_diffusion`.
 
     With gradient accumulation it is a step that finds gradients of the one before.
@@ -52,55 +81,80 @@ def simulate_step(params: Params, config: dict[str, Any]) -> StepCost:
     Args:
         params: the profile.
         config: the UNet's configuration; empty: Stable Video Diffusion's.
+        fused_attention: as GPUs compute it; False stores the attention weights, as training on a CPU does.
     """
     training = params.train_diffusion.training
-    with FakeTensorMode():
+    with FakeTensorMode(), sdpa_kernel(FUSED if fused_attention else SDPBackend.MATH):
         networks = build_networks(params, config)
         objective = networks.objective(params)
         module = networks.parts()
         module.train()
-        if training.grad_accumulation_steps > 1:
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.grad = torch.zeros_like(parameter)
-        gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
-
-        meter = CostMeter()
+        parameters = list(module.parameters())
         half = HALF_TYPES.get(training.mixed_precision)
         if half:
             _normalise_in_float32(module)
-        with meter, meter.watch_gradients(module):
-            with torch.autocast("cpu", half) if half else nullcontext():
-                loss = batch_loss(objective, params, networks, training.batch_size)
-            forward_flops = meter.flops
-            loss.backward()
-        parameters = list(module.parameters())
+        passes = []
+        for shape in batch_shapes(params):
+            for parameter in parameters:
+                found = training.grad_accumulation_steps > 1 and parameter.requires_grad
+                parameter.grad = torch.zeros_like(parameter) if found else None
+            passes.append(_simulate_pass(objective, params, networks, shape, half))
         for parameter in parameters:
             parameter.grad = None
 
         module.eval()
-        validation = CostMeter()
+        validation, full = CostMeter(), params.train_diffusion.num_frames
         with torch.no_grad(), validation:
-            batch_loss(objective, params, networks, 2 * training.batch_size)
+            batch_loss(objective, params, networks, BatchShape(1, 2 * training.batch_size, full))
     blocks = [*networks.unet.down_blocks, networks.unet.mid_block, *networks.unet.up_blocks]
     return StepCost(
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
-        step_bytes=meter.peak_bytes + gradients,
-        activation_bytes=meter.peak_other_bytes,
+        step_bytes=max(one.step_bytes for one in passes),
+        activation_bytes=max(one.activation_bytes for one in passes),
         validation_bytes=validation.peak_bytes,
-        forward_flops=forward_flops,
-        flops=meter.flops,
+        forward_flops=round(sum(one.share * one.forward_flops for one in passes)),
+        flops=round(sum(one.share * one.flops for one in passes)),
     )
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """Forward and backward pass of one kind of micro-batch; fields as in `StepCost`."""
+
+    share: float
+    step_bytes: int
+    activation_bytes: int
+    forward_flops: int
+    flops: int
+
+
+def _simulate_pass(
+    objective: DiffusionObjective,
+    params: Params,
+    networks: TrainedNetworks,
+    shape: BatchShape,
+    half: torch.dtype | None,
+) -> _Pass:
+    meter, module = CostMeter(), networks.parts()
+    gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
+    with meter, meter.watch_gradients(module):
+        with torch.autocast("cpu", half) if half else nullcontext():
+            loss = batch_loss(objective, params, networks, shape)
+        forward_flops = meter.flops
+        loss.backward()
+    step_bytes = meter.peak_bytes + gradients
+    return _Pass(shape.share, step_bytes, meter.peak_other_bytes, forward_flops, meter.flops)
+
+
 def batch_loss(
-    objective: DiffusionObjective, params: Params, networks: TrainedNetworks, batch_size: int
+    objective: DiffusionObjective, params: Params, networks: TrainedNetworks, shape: BatchShape
 ) -> Tensor:
     """Return the training's loss on a random batch, all of whose classes are read."""
-    batch, priors = random_batch(params, networks, batch_size)
-    errors, logits = objective.predict(batch, priors, torch.ones(batch_size), Kept.everything(batch_size))
+    size = shape.batch_size
+    batch, priors = random_batch(params, networks, size, shape.num_frames)
+    errors, logits = objective.predict(batch, priors, torch.ones(size), Kept.everything(size))
     discrimination = F.cross_entropy(logits, batch.classes)
     return errors.mean() + objective.settings.discrimination_weight * discrimination
 

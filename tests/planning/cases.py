@@ -9,6 +9,14 @@ from dicetalk.config import Params, load_params
 
 CASES: dict[str, dict[str, Any]] = {
     "demo": {"widths": (64, 96), "heads": (2, 3), "size_px": 64, "frames": 8, "batch": 12},
+    "short_windows": {
+        "widths": (64, 96),
+        "heads": (2, 3),
+        "size_px": 64,
+        "frames": 8,
+        "batch": 12,
+        "short_windows": 1.0,
+    },
     "checkpointed": {
         "widths": (64, 96),
         "heads": (2, 3),
@@ -27,16 +35,24 @@ CASES: dict[str, dict[str, Any]] = {
         "accumulation": 2,
     },
 }
+TINY = {
+    "widths": (32, 32),
+    "heads": (1, 1),
+    "size_px": 64,
+    "frames": 2,
+    "batch": 1,
+}  # loads libraries, no more
 
 
 def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
     """Parameters and UNet configuration of a case."""
-    values, params = CASES[name], load_params(repository / "profiles/demo.yaml")
+    values, params = {"tiny": TINY, **CASES}[name], load_params(repository / "profiles/demo.yaml")
     training = params.train_diffusion.training.model_copy(
         update={
             "num_steps": 2,
             "batch_size": values["batch"],
             "threads": 1,
+            "mixed_precision": "no",
             "gradient_checkpointing": values.get("checkpointing", False),
             "grad_accumulation_steps": values.get("accumulation", 1),
             "validate_every_steps": 2,
@@ -44,7 +60,11 @@ def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
         }
     )
     diffusion = params.train_diffusion.model_copy(
-        update={"training": training, "num_frames": values["frames"]}
+        update={
+            "training": training,
+            "num_frames": values["frames"],
+            "short_window_fraction": values.get("short_windows", 0.0),
+        }
     )
     preprocess = params.preprocess.model_copy(update={"size_px": values["size_px"]})
     params = params.model_copy(update={"train_diffusion": diffusion, "preprocess": preprocess})

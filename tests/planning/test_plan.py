@@ -75,6 +75,27 @@ def test_checkpointing_trades_memory_for_arithmetic(repository: Path):
     assert with_it.parameters == without.parameters
 
 
+def test_mixed_windows_take_the_memory_of_the_larger_and_the_mean_arithmetic(repository: Path):
+    def cost(fraction: float) -> StepCost:
+        params, config = case(repository, "tiny")
+        changes = {"num_frames": 4, "short_window_fraction": fraction}
+        diffusion = params.train_diffusion.model_copy(update=changes)
+        return simulate_step(params.model_copy(update={"train_diffusion": diffusion}), config)
+
+    full, short, mixed = cost(0.0), cost(1.0), cost(0.25)
+    assert short.step_bytes > full.step_bytes  # two references and face masks instead of one
+    assert mixed.step_bytes == short.step_bytes
+    assert mixed.flops == round(0.75 * full.flops + 0.25 * short.flops)
+
+
+def test_stored_attention_weights_count(repository: Path):
+    params, config = case(repository, "tiny")
+    stored, fused = (simulate_step(params, config, fused_attention=fused) for fused in (False, True))
+    # One layer's weights (two frames, one head, 8 x 8 latents, float32); fused kernels keep a sum per query
+    attention = 2 * 64 * (64 - 2) * 4
+    assert stored.activation_bytes >= fused.activation_bytes + attention
+
+
 def test_half_precision_halves_most_activations_also_when_checkpointed(repository: Path):
     params, config = case(repository, "checkpointed")
     diffusion = params.train_diffusion
