@@ -124,6 +124,7 @@ def random_batch(
         reference_latents=torch.randn(batch_size, *latent),
         image_embeddings=torch.randn(batch_size, config.cross_attention_dim),
         face_masks=torch.ones(batch_size, 1, params.preprocess.size_px, params.preprocess.size_px),
+        mouth_masks=torch.ones(batch_size, 1, params.preprocess.size_px, params.preprocess.size_px),
         audio_windows=torch.randn(
             batch_size, frames, settings.audio_projection.window_tokens, *layers_channels
         ),
