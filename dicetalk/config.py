@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -265,6 +265,8 @@ class Generate(Section):
     identity_scale: float
     audio_scale: float
     emotion_scale: float
+    # Lowest and highest guided noise level; null guides every step, as the official code does
+    guidance_sigmas: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     window_overlap: int = Field(ge=0)
     ring_windows: bool  # official scheme with a window of padding; false needs none
     # Up to preprocess.fps; rife falls back to linear without its weights

@@ -168,6 +168,7 @@ def generate_frames(model: TalkingModel, requests: Sequence[Request], settings: 
             identity_scale=settings.identity_scale,
             audio_scale=settings.audio_scale,
             emotion_scale=settings.emotion_scale,
+            guidance_sigmas=settings.guidance_sigmas,
             windows=WindowPlan(
                 pipeline.unet.config.num_frames, settings.window_overlap, ring=settings.ring_windows
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -35,14 +36,19 @@ class Guidance:
         identity: official `ref_scale`.
         audio: official `emo_scale`.
         emotion: official `emo_scale`.
+        sigmas: lowest and highest noise level that is guided, others evaluate only the fully conditioned
+            branch (Kynkaanniemi et al. 2024, arXiv 2404.07724); None, as in the official code: every level.
     """
 
     identity: Scale = 3.0
     audio: Scale = 6.0
     emotion: Scale = 6.0
+    sigmas: Sequence[float] | None = None
 
-    def branch_weights(self, step: int, num_steps: int) -> dict[Branch, float]:
-        """Return each branch's factor at one step (they sum to 1), without those whose factor is 0."""
+    def branch_weights(self, step: int, num_steps: int, sigma: float) -> dict[Branch, float]:
+        """Return each branch's factor at a step (they sum to 1), without those whose factor is 0."""
+        if self.sigmas is not None and not self.sigmas[0] <= sigma <= self.sigmas[1]:
+            return {Branch.EVERYTHING: 1.0}
         identity, audio, emotion = (
             _at_step(s, step, num_steps) for s in (self.identity, self.audio, self.emotion)
         )

@@ -48,6 +48,7 @@ class DiceTalkPipeline(DiceTalkNetworks):
         identity_scale: Scale = 3.0,
         audio_scale: Scale = 6.0,
         emotion_scale: Scale = 6.0,
+        guidance_sigmas: Sequence[float] | None = None,
         windows: WindowPlan | None = None,
         strength: float = 1.0,
         noise_aug_strength: float = 0.0,
@@ -78,6 +79,7 @@ class DiceTalkPipeline(DiceTalkNetworks):
             identity_scale: guidance towards the portrait; a pair is a ramp over the steps.
             audio_scale: guidance towards the speech.
             emotion_scale: guidance towards the emotion.
+            guidance_sigmas: lowest and highest noise level at which the scales apply, see `Guidance`.
             windows: how long videos are cut; default: windows of the UNet's `num_frames`.
             strength: part of the schedule that is run; below 1 it starts from the noised portrait at a lower
                 level.
@@ -188,7 +190,7 @@ class DiceTalkPipeline(DiceTalkNetworks):
                 self.scheduler,
                 latents,
                 conditions.padded(windows.num_padding_frames),
-                Guidance(identity_scale, audio_scale, emotion_scale),
+                Guidance(identity_scale, audio_scale, emotion_scale, guidance_sigmas),
                 windows,
                 max_batch=max_batch,
                 first_step=first_step,
