@@ -55,7 +55,8 @@ def embedder_metrics(
         for name in MODALITIES
     }
     inputs = {**vectors, "features": (plain_features(train), plain_features(test))}
-    named = {"mu": "both", "mu_audio": "audio", "mu_video": "video", "features": "features"}
+    *single, fullest = vectors
+    named = {"mu": fullest, "features": "features"} | {f"mu_{name}": name for name in single}
 
     # 1. Which clips each probe gets right
     hits = {
