@@ -117,6 +117,13 @@ def test_training_again_gives_the_same_weights(trained, settings: TrainEmbedder,
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_a_finished_training_is_taken_up_again(trained, settings: TrainEmbedder, tmp_path: Path):
+    mead, folder, _ = trained
+    train_embedder(mead, settings, folder.parent / "run", tmp_path / "embedder", Tracker())
+    name = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_priors_are_class_means(trained, tmp_path: Path):
     mead, folder, _ = trained
     embedder, clips = EmotionEmbedder.from_pretrained(folder), EncodedClips([mead], "train")
