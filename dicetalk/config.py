@@ -190,6 +190,7 @@ class TrainEmbedder(Section):
     clip_frames: PositiveInt
     temperature: PositiveFloat
     kl_weight: float = Field(ge=0)
+    # Of the adversary; 0 also switches off the closed-form removal: nothing is done about identity then
     identity_weight: float = Field(ge=0)
     modality_dropout: Probability = Field(ge=0, lt=1)
 

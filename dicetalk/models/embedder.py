@@ -138,6 +138,18 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         Returns:
             The Gaussian of each clip.
         """
+        hidden = self.fuse(speech, expression, speech_present, expression_present)
+        log_variance = self.log_variance(hidden).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return EmbedderOutput(self.mu_norm(self.mu(hidden)), log_variance)
+
+    def fuse(
+        self,
+        speech: torch.Tensor | None,
+        expression: torch.Tensor | None,
+        speech_present: torch.Tensor | None = None,
+        expression_present: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the fused features `(batch, 2 * hidden_dim)` that the Gaussian is read from."""
         given = expression if speech is None else speech
         if given is None:
             raise ValueError("The embedder needs speech, expression or both.")
@@ -159,9 +171,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
 
         # 3. Pool over time
         pooled = torch.cat([heard_with_seen.mean(1), seen_with_heard.mean(1)], dim=-1)
-        hidden = self.fusion(pooled)
-        log_variance = self.log_variance(hidden).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return EmbedderOutput(self.mu_norm(self.mu(hidden)), log_variance)
+        return self.fusion(pooled)
 
     @torch.no_grad()
     def embed(self, speech: torch.Tensor | None, expression: torch.Tensor | None) -> torch.Tensor:

@@ -3,6 +3,9 @@
 loss = supervised contrastive over the 22 classes, positives from other identities only
      + kl_weight * KL(N(mu, variance) || N(0, 1))
      + identity_weight * identity classification through a reversed gradient
+
+Any identity_weight above 0 also removes identity in closed form, see `dicetalk.training.identity_removal`:
+from the inputs before training, from the output after it. With 0 nothing removes identity.
 """
 
 from __future__ import annotations
@@ -23,6 +26,11 @@ from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
+from dicetalk.training.identity_removal import (
+    erase_identity_from_output,
+    fold_inputs,
+    subtract_identity_from_inputs,
+)
 from dicetalk.training.loop import train
 from dicetalk.training.timings import take_timings
 
@@ -189,10 +197,18 @@ def train_embedder(
         clip_frames=settings.clip_frames,
     )
     fit_normalisation(embedder, train_batches)
+    if settings.identity_weight:
+        subtract_identity_from_inputs(embedder, train_batches)
     objective = EmbedderObjective(embedder, train_batches, test_batches, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "train_embedder")
     metrics = take_timings(metrics, run_dir, tracker)
+    if settings.identity_weight:
+        fold_inputs(embedder)
+        erase_identity_from_output(embedder, train_batches)
     with atomic_directory(output) as folder:
         embedder.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")
-    return {"training": metrics, **embedder_metrics(embedder, train_clips, test_clips)}
+    return {
+        "training": metrics,
+        **embedder_metrics(embedder, train_clips, test_clips, settings.training.seed),
+    }

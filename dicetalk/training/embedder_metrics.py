@@ -12,20 +12,36 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from dicetalk.data.dataset import EncodedClips
+from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
 from dicetalk.labels import CLASSES, EMOTIONS, class_index, emotion_index
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.training.embeddings import MODALITIES, embed_clips
 
+BOOTSTRAP_SAMPLES = 1000
 
-def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: EncodedClips) -> dict[str, Any]:
+
+def embedder_metrics(
+    embedder: EmotionEmbedder, train: EncodedClips, test: EncodedClips, seed: int
+) -> dict[str, Any]:
     """Measure an embedder on identities it was not trained on.
+
+    Args:
+        embedder: the trained model.
+        train: clips of the training identities.
+        test: clips of held-out identities.
+        seed: of the intervals' resamples.
 
     Returns:
         - `class_accuracy`, `emotion_accuracy`: of linear probes fitted on the training identities and scored
           on the held-out ones, from audio, video, both, and from the plain input features (`features`), with
           `chance`;
-        - `identity_accuracy`: of linear probes that name the training identity, fitted on one half of the
-          classes and scored on the other, from `mu` and from the plain features, with `chance`;
+        - `identity_accuracy`: of linear probes that name a training identity in classes they were not fitted
+          on, from `mu` (both modalities), `mu_audio`, `mu_video` and the plain features, with `chance`. The
+          removal of identity was fitted on these very people, so that this shows that it is complete, not
+          that it generalises;
+        - `held_out_identity_accuracy`: likewise with probes that know held-out identities only. The embedder
+          has never seen them, so this shows how far its forgetting generalises;
+        - `intervals`: each of those accuracies with its 95 % interval over people;
         - `clustering_strength`: per emotion on the held-out identities, see that function.
     """
     sides = {"train": train, "test": test}
@@ -33,46 +49,86 @@ def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: Encod
     emotions = {
         side: _labels(clips, lambda emotion, _: emotion_index(emotion)) for side, clips in sides.items()
     }
+    people = {side: clips.table["identity"].to_numpy(str) for side, clips in sides.items()}
     vectors = {
         str(name): (embed_clips(embedder, train, name), embed_clips(embedder, test, name))
         for name in MODALITIES
     }
     inputs = {**vectors, "features": (plain_features(train), plain_features(test))}
+    *single, fullest = vectors
+    named = {"mu": fullest, "features": "features"} | {f"mu_{name}": name for name in single}
 
-    identities = np.unique(train.table["identity"].to_numpy(str), return_inverse=True)[1]
-    even = classes["train"] % 2 == 0
-    held_out = test.table["identity"].to_numpy(str)
-    return {
-        "held_out_identities": len(np.unique(held_out)),
+    # 1. Which clips each probe gets right
+    hits = {
         "class_accuracy": {
-            name: probe_accuracy(*x, classes["train"], classes["test"]) for name, x in inputs.items()
-        }
-        | {"chance": 1 / len(CLASSES)},
+            name: probe_hits(*x, classes["train"], classes["test"]) for name, x in inputs.items()
+        },
         "emotion_accuracy": {
-            name: probe_accuracy(*x, emotions["train"], emotions["test"]) for name, x in inputs.items()
+            name: probe_hits(*x, emotions["train"], emotions["test"]) for name, x in inputs.items()
+        },
+    }
+    for key, number, side in (
+        ("identity_accuracy", 0, "train"),
+        ("held_out_identity_accuracy", 1, "test"),
+    ):
+        hits[key] = {
+            name: identity_probe_hits(inputs[source][number], people[side], classes[side])
+            for name, source in named.items()
         }
-        | {"chance": _majority(emotions["test"])},
-        "identity_accuracy": {
-            name: probe_accuracy(x[even], x[~even], identities[even], identities[~even])
-            for name, x in (("mu", inputs["both"][0]), ("features", inputs["features"][0]))
+
+    # 2. Means, chance and intervals
+    sides_of = {key: "train" if key == "identity_accuracy" else "test" for key in hits}
+    intervals = {
+        key: {
+            name: bootstrap_mean(
+                values.astype(float).tolist(),
+                rng_for(seed, key, name),
+                BOOTSTRAP_SAMPLES,
+                identities=people[sides_of[key]].tolist(),
+            ).as_json()
+            for name, values in by_name.items()
         }
-        | {"chance": _majority(identities[~even])},
+        for key, by_name in hits.items()
+    }
+    chance = {
+        "class_accuracy": 1 / len(CLASSES),
+        "emotion_accuracy": _majority(emotions["test"]),
+        "identity_accuracy": _majority(people["train"]),
+        "held_out_identity_accuracy": _majority(people["test"]),
+    }
+    accuracies = {
+        key: {name: float(values.mean()) for name, values in by_name.items()} | {"chance": chance[key]}
+        for key, by_name in hits.items()
+    }
+    return {
+        "held_out_identities": len(np.unique(people["test"])),
+        **accuracies,
+        "intervals": intervals,
         "clustering_strength": {
-            name: clustering_strength(x[1], emotions["test"], held_out) for name, x in vectors.items()
+            name: clustering_strength(x[1], emotions["test"], people["test"]) for name, x in vectors.items()
         },
     }
 
 
-def probe_accuracy(
+def probe_hits(
     train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray
-) -> float:
-    """Return the test accuracy of logistic regression on standardised vectors `(clips, dim)`."""
+) -> np.ndarray:
+    """Return which test vectors `(clips, dim)` logistic regression on standardised vectors names rightly."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return float(probe.fit(train, train_labels).score(test, test_labels))
+    return probe.fit(train, train_labels).predict(test) == test_labels
+
+
+def identity_probe_hits(vectors: np.ndarray, identities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return which clips' identities probes name that were fitted on the other half of the classes."""
+    even = classes % 2 == 0
+    hits = np.zeros(len(vectors), bool)
+    for fitted in (even, ~even):
+        hits[~fitted] = probe_hits(vectors[fitted], vectors[~fitted], identities[fitted], identities[~fitted])
+    return hits
 
 
 def clustering_strength(
@@ -119,4 +175,4 @@ def _labels(clips: EncodedClips, index) -> np.ndarray:
 
 
 def _majority(labels: np.ndarray) -> float:
-    return float(np.bincount(labels).max() / len(labels))
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))

@@ -179,12 +179,24 @@ def _write_metrics(folder: Path) -> None:
     write_json(folder / "learn_bank.json", bank)
     modalities = {"audio": 0.52, "video": 0.94, "both": 0.96, "features": 0.91, "chance": 0.14}
     strength = {emotion: 1.5 for emotion in EMOTIONS}
+    accuracies = {
+        "emotion_accuracy": modalities,
+        "class_accuracy": modalities,
+        "identity_accuracy": {"mu": 0.11, "features": 0.93, "chance": 0.06},
+        "held_out_identity_accuracy": {"mu": 0.41, "features": 0.97, "chance": 0.17},
+    }
     write_json(
         folder / "train_embedder.json",
         {
-            "emotion_accuracy": modalities,
-            "class_accuracy": modalities,
-            "identity_accuracy": {"mu": 0.11, "features": 0.93, "chance": 0.06},
+            **accuracies,
+            "intervals": {
+                key: {
+                    name: {"value": value, "ci95": [value - 0.05, value + 0.05], "n": 132}
+                    for name, value in by_name.items()
+                    if name != "chance"
+                }
+                for key, by_name in accuracies.items()
+            },
             "clustering_strength": {"audio": strength, "video": strength, "both": strength},
         },
     )

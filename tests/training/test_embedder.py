@@ -98,13 +98,28 @@ def test_training_finds_classes_in_unseen_identities(trained: tuple[Path, Path, 
     for name in ("audio", "video", "both"):
         assert metrics["class_accuracy"][name] > 0.5, name
     assert metrics["emotion_accuracy"]["both"] > 0.6
-    assert metrics["identity_accuracy"]["mu"] < metrics["identity_accuracy"]["features"]
+    for key in ("identity_accuracy", "held_out_identity_accuracy"):
+        assert metrics[key]["mu"] < metrics[key]["features"], key
+    assert metrics["identity_accuracy"]["mu"] <= 1.5 * metrics["identity_accuracy"]["chance"]
+    for key, by_name in metrics["intervals"].items():
+        assert by_name.keys() == metrics[key].keys() - {"chance"}
+        people = 4 if key == "identity_accuracy" else 2
+        for name, entry in by_name.items():
+            assert entry["value"] == metrics[key][name] and entry["identities"] == people
+            assert entry["ci95"][0] <= entry["value"] <= entry["ci95"][1]
     assert set(metrics["clustering_strength"]) == {"audio", "video", "both"}
 
 
 def test_training_again_gives_the_same_weights(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
     train_embedder(mead, settings, tmp_path / "run", tmp_path / "embedder", Tracker())
+    name = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_finished_training_is_taken_up_again(trained, settings: TrainEmbedder, tmp_path: Path):
+    mead, folder, _ = trained
+    train_embedder(mead, settings, folder.parent / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 
