@@ -163,7 +163,9 @@ class Training(Section):
 
     seed: int
     num_steps: PositiveInt
-    batch_size: PositiveInt
+    # The stage starts so many: one per GPU, or several on a CPU. See docs/operations.md for other launchers.
+    num_processes: PositiveInt = 1
+    batch_size: PositiveInt  # of all processes together
     lr: PositiveFloat
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)

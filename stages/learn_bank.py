@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import config_hash, load_params
 from dicetalk.files import sha256_file, write_json
-from stages import run
+from stages import is_main_process, run, start_processes
 
 EMBEDDER, PRIORS = Path("models/embedder"), Path("models/priors.safetensors")
 
@@ -15,6 +15,8 @@ def main() -> None:
     """Read `learn_bank` and write `models/bank/`."""
     params = load_params()
     settings = params.learn_bank
+    if start_processes("learn_bank", settings.training.num_processes):
+        return
 
     from dicetalk.models.embedder import EmotionEmbedder
     from dicetalk.tracking import stage_run
@@ -33,7 +35,8 @@ def main() -> None:
             output=Path("models/bank"),
             tracker=tracker,
         )
-        write_json(Path("metrics/learn_bank.json"), metrics)
+        if is_main_process():
+            write_json(Path("metrics/learn_bank.json"), metrics)
         tracker.log_artifact(Path("metrics/learn_bank.json"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.diffusion import DiffusionObjective
 from dicetalk.training.embeddings import embed_clips
 from dicetalk.training.loop import train
+from dicetalk.training.parallel import process_index
 from dicetalk.training.priors import load_priors, prior_name
 from dicetalk.training.timings import take_timings
 
@@ -48,12 +50,12 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         tracker: receives the curves.
 
     Returns:
-        The stage's metrics.
+        The stage's metrics; empty on all processes but the main one, which saves the results.
     """
     settings, models = params.train_diffusion, root / "models"
     torch.set_num_threads(settings.training.threads)
     torch.manual_seed(settings.training.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
     # Data
     clips = {split: _encoded_clips(params, root, split) for split in ("train", "test")}
@@ -95,6 +97,8 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         settings=settings,
     )
     metrics = train(objective, settings.training, run_dir, tracker, "train_diffusion")
+    if process_index() > 0:
+        return {}
     metrics = take_timings(metrics, run_dir, tracker)
 
     # Results

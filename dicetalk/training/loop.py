@@ -3,11 +3,16 @@
 To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)`
 alone, and a checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the
 same bits as an unbroken one.
+
+On N processes each evaluates its part of the batch (`dicetalk.training.parallel`) and gradients and logged
+numbers are averaged, so all hold the same weights at all times. All validate, the main one reports and saves.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +23,7 @@ from dicetalk.config import Training
 from dicetalk.errors import DicetalkError
 from dicetalk.precision import resolve_precision
 from dicetalk.progress import format_seconds, log
+from dicetalk.training import parallel
 from dicetalk.training.checkpoint import append_log, load_latest, save_checkpoint, truncate_log
 from dicetalk.training.ema import ExponentialMovingAverage
 
@@ -31,7 +37,10 @@ class Objective(Protocol):
         """Return AdamW parameter groups, each with its own `lr`."""
 
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
-        """Return the scalar loss of the batch of `step`, and numbers to log."""
+        """Return the scalar loss of this process's part of the batch of `step`, and numbers to log.
+
+        `batch_size` counts the samples of all processes. The names of the numbers must be the same on all.
+        """
 
     def validate(self, step: int) -> dict[str, float]:
         """Return validation metrics; called with modules in eval mode, EMA weights and no gradients."""
@@ -61,20 +70,24 @@ def train(
         label: shown in status lines.
 
     Returns:
-        The metrics of the last validation, and `seconds_per_step` and `data_wait_fraction` of this process.
+        The metrics of the last validation, and `seconds_per_step` and `data_wait_fraction`.
 
     Raises:
-        DicetalkError: when the loss or a gradient is not finite.
+        DicetalkError: when the loss or a gradient is not finite, on all processes alike, or when processes
+            and parameters do not go together.
     """
     # Initialize.
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    torch.set_num_threads(settings.threads)
     accelerator = Accelerator(
         gradient_accumulation_steps=settings.grad_accumulation_steps,
         mixed_precision=resolve_precision(settings.mixed_precision),
-        cpu=not torch.cuda.is_available(),
+        cpu=all(p.device.type == "cpu" for m in objective.modules.values() for p in m.parameters()),
+        # A batch without readable noise levels has no gradient for the classifier.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    torch.set_num_threads(settings.threads)  # after the accelerator, which chooses a number of its own
+    _check_processes(settings, label)
     if accelerator.device.type == "cpu":
         # The switch of all fused kernels, not of CUDA's alone. On a CPU the fused backward pass of short
         # sequences in bf16 is about eight times slower than plain matrix products.
@@ -83,16 +96,19 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
 
     # Setup modules and optimiser.
+    step_loss = parallel.StepLoss(objective.modules, objective.loss)
     parameters = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
     groups = objective.parameter_groups(settings.lr)
     base_lrs = [group["lr"] for group in groups]
-    optimizer = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True))
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    step_loss, optimizer = accelerator.prepare(step_loss, optimizer)
     ema = ExponentialMovingAverage(objective.modules, settings.ema_decay)
 
     # Load the latest checkpoint and truncate the log behind it.
     step = load_latest(run_dir, objective.modules, ema, optimizer)
-    truncate_log(run_dir, step)
-    if step:
+    if accelerator.is_main_process:
+        truncate_log(run_dir, step)
+    if step and accelerator.is_main_process:
         log(f"{label}: resuming at step {step}/{settings.num_steps} from {run_dir}")
 
     # Main training loop; reporting and saving come before the step, so the last step needs no special case.
@@ -133,29 +149,33 @@ def train(
         if step == settings.num_steps:
             break
 
-        # Evaluate the loss and accumulate gradients.
+        # Evaluate the loss and accumulate gradients; the last backward pass averages them over processes.
         _set_mode(objective.modules, training=True)
+        sums: dict[str, float] = {}
         for micro_step in range(settings.grad_accumulation_steps):
             sub_step = step * settings.grad_accumulation_steps + micro_step
-            torch.manual_seed(
-                settings.seed * 1_000_003 + sub_step * accelerator.num_processes + accelerator.process_index
-            )
-            with accelerator.autocast():
-                loss, logged = objective.loss(sub_step, settings.batch_size)
-            if not torch.isfinite(loss):
-                raise DicetalkError(
-                    f"{label}: the loss became {loss.item()} at step {step} ({_format(logged)}). "
-                    f"Lower `training.lr` ({settings.lr}) or `training.grad_clip_norm`; "
-                    f"{run_dir} keeps the last good state."
-                )
-            accelerator.backward(loss / settings.grad_accumulation_steps)
+            torch.manual_seed(settings.seed * 1_000_003 + sub_step)
+            last = micro_step + 1 == settings.grad_accumulation_steps
+            with nullcontext() if last else accelerator.no_sync(step_loss):
+                with accelerator.autocast():
+                    loss, logged = step_loss(sub_step, settings.batch_size)
+                accelerator.backward(loss)  # divides by the number of micro-steps
             for name, value in {"loss": loss.item(), **logged}.items():
-                averages[name] = averages.get(name, 0.0) + value
-            averaged += 1
-            loss_seconds += logged.get("data_seconds", 0.0)
+                sums[name] = sums.get(name, 0.0) + value
+        sums = parallel.mean(sums, accelerator.device)
+        if not math.isfinite(sums["loss"]):
+            raise DicetalkError(
+                f"{label}: the loss became {sums['loss']} at step {step} ({_format(sums)}). "
+                f"Lower `training.lr` ({settings.lr}) or `training.grad_clip_norm`; "
+                f"{run_dir} keeps the last good state."
+            )
+        for name, value in sums.items():
+            averages[name] = averages.get(name, 0.0) + value
+        averaged += settings.grad_accumulation_steps
+        loss_seconds += sums.get("data_seconds", 0.0)
 
         # Run the optimiser and update the weights.
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip_norm)
+        norm = accelerator.clip_grad_norm_(parameters, settings.grad_clip_norm)
         if not torch.isfinite(norm):
             raise DicetalkError(
                 f"{label}: the gradient norm became {norm.item()} at step {step}; lower `training.lr`."
@@ -189,6 +209,18 @@ def lr_factor(step: int, settings: Training) -> float:
         return 1.0
     done = (step - settings.warmup_steps) / max(settings.num_steps - settings.warmup_steps, 1)
     return 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * done)).item())
+
+
+def _check_processes(settings: Training, label: str) -> None:
+    """Refuse a batch or a number of processes that does not fit those that run."""
+    running = parallel.num_processes()
+    if settings.num_processes not in (1, running):
+        raise DicetalkError(
+            f"{label}: training.num_processes is {settings.num_processes}, but {running} "
+            f"{'runs' if running == 1 else 'run'}; of the trainings, the stages train_embedder, learn_bank and "
+            "train_diffusion start processes. Another launcher (torchrun, accelerate launch) goes with 1."
+        )
+    parallel.own_slice(settings.batch_size)
 
 
 def _set_mode(modules: dict[str, nn.Module], training: bool) -> None:

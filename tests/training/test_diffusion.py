@@ -62,14 +62,14 @@ def test_dropped_conditions_equal_the_null_tokens_of_guidance(objective: Diffusi
     objective.unet.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
     batch = objective.train_batches.draw(0, 2)
     no, yes = torch.tensor([False, False]), torch.tensor([True, True])
-    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(no, no, no))
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(no, no, no), batch.latents)
     assert not seen["encoder_hidden_states"].any() and not seen["sample"][:, :, 4:].any()
     null_audio = objective.audio_projection.null_tokens().expand_as(seen["audio_tokens"])
     null_emotion = objective.emotion_model.null_tokens().expand_as(seen["emotion_tokens"])
     assert torch.allclose(seen["audio_tokens"], null_audio, atol=1e-6)
     assert torch.allclose(seen["emotion_tokens"], null_emotion, atol=1e-6)
 
-    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(yes, yes, yes))
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(yes, yes, yes), batch.latents)
     assert torch.equal(seen["sample"][0, 1, 4:], batch.reference_latents[0])
     assert not torch.allclose(seen["audio_tokens"], null_audio, atol=1e-3)
 
@@ -88,7 +88,8 @@ def test_a_perfect_velocity_has_no_error(objective: DiffusionObjective, monkeypa
         return output
 
     monkeypatch.setattr(objective.unet, "forward", perfect)
-    errors, logits = objective.predict(batch, torch.randn(2, 16), sigma, Kept.everything(2))
+    noise = torch.randn(batch.latents.shape)
+    errors, logits = objective.predict(batch, torch.randn(2, 16), sigma, Kept.everything(2), noise)
     assert errors.max() < 1e-6 and logits.shape == (2, 22)
 
 
@@ -172,8 +173,8 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
     shapes = set()
     draw = objective.train_batches.draw
 
-    def record(step: int, batch_size: int, num_frames: int):
-        batch = draw(step, batch_size, num_frames)
+    def record(step: int, batch_size: int, num_frames: int, part: slice):
+        batch = draw(step, batch_size, num_frames, part)
         shapes.add(tuple(batch.latents.shape[:2]))
         return batch
 
