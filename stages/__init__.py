@@ -43,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def is_main_process() -> bool:
-    """Return whether this process writes the stage's results; all but one of a distributed training do not."""
+    """Return whether this process writes the stage's results, as one of a distributed training does."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -84,7 +84,8 @@ def start_processes(stage: str, num_processes: int) -> bool:
     except ChildFailedError as error:
         first, failure = error.get_first_failure()
         raise DicetalkError(
-            f"process {first} of {num_processes} ended with exit code {failure.exitcode}; its message is above."
+            f"process {first} of {num_processes} ended with exit code {failure.exitcode}; "
+            "its message is above."
         ) from None
     except SignalException as error:
         sys.exit(128 + error.sigval)

@@ -75,7 +75,8 @@ class EmbedderObjective:
 
         # 2. Terms; samples are contrasted with those of all processes
         contrastive = supervised_contrastive(
-            *map(parallel.gather, (output.sample(), batch.classes, batch.identities)), self.settings.temperature
+            *map(parallel.gather, (output.sample(), batch.classes, batch.identities)),
+            self.settings.temperature,
         )
         kl = kl_to_standard_normal(output)
         logits = self.identity_classifier(ReverseGradient.apply(output.mu))

@@ -217,8 +217,8 @@ def _check_processes(settings: Training, label: str) -> None:
     if settings.num_processes not in (1, running):
         raise DicetalkError(
             f"{label}: training.num_processes is {settings.num_processes}, but {running} "
-            f"{'runs' if running == 1 else 'run'}; of the trainings, the stages train_embedder, learn_bank and "
-            "train_diffusion start processes. Another launcher (torchrun, accelerate launch) goes with 1."
+            f"{'runs' if running == 1 else 'run'}. The stages train_embedder, learn_bank and train_diffusion "
+            "start that many; for torchrun or accelerate launch, and for other trainings, set it to 1."
         )
     parallel.own_slice(settings.batch_size)
 

@@ -47,13 +47,13 @@ def own_slice(batch_size: int) -> slice:
 
 
 def use_own_random_numbers() -> None:
-    """From here to the end of the step, draw other numbers than the other processes; alone, change nothing."""
+    """Draw other numbers than the other processes, to the end of the step; alone, change nothing."""
     if num_processes() > 1:
         torch.manual_seed(torch.initial_seed() * num_processes() + process_index())
 
 
 def gather(values: Tensor) -> Tensor:
-    """Return the samples `(batch / N, ...)` of all processes as `(batch, ...)`; gradients flow back to each."""
+    """Return the samples `(batch / N, ...)` of all processes as `(batch, ...)`, with gradients."""
     return values if num_processes() == 1 else _Gather.apply(values)
 
 
@@ -62,13 +62,15 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the values of all processes."""
         parts = [torch.empty_like(values) for _ in range(num_processes())]
         dist.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
+        """Return the gradient of this process's values."""
+        gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient[own_slice(len(gradient))]
 

@@ -1,4 +1,4 @@
-"""Trainings that `test_parallel.py` runs on one and on two processes: `two_processes.py REPOSITORY PROJECT OUT`.
+"""Trainings that `test_parallel.py` runs on one and on two processes: arguments REPOSITORY PROJECT OUT.
 
 Each process writes what it saw to `OUT/<process>.json`; the main one's run folders lie beside it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import tiny_models
@@ -49,7 +50,9 @@ class Line:
         return {"slope": self.layer.weight.item()}
 
 
-def train_line(repository: Path, run_dir: Path, nan_at: int | None = None, **changes: object) -> list[list[float]]:
+def train_line(
+    repository: Path, run_dir: Path, nan_at: int | None = None, **changes: object
+) -> list[list[float]]:
     settings = load_params(repository / "profiles/demo.yaml").learn_bank.training
     steps = {"num_steps": 12, "batch_size": 8, "log_every_steps": 1, "lr": 0.1, "mixed_precision": "no"}
     objective = Line(nan_at)
@@ -85,14 +88,14 @@ def train_tiny_diffusion(repository: Path, project: Path, run_dir: Path) -> None
         repository, num_steps=6, log_every_steps=1, mixed_precision="no", validate_every_steps=6
     )
     diffusion = params.train_diffusion.model_copy(update={"discrimination_max_sigma": 3.0})
-    train_without_dropout = finetune.train
+    params = params.model_copy(update={"train_diffusion": diffusion})
 
     def without_dropout(objective, *arguments):
         objective.emotion_model.classifier.dropout.p = 0.0
-        return train_without_dropout(objective, *arguments)
+        return train(objective, *arguments)
 
-    finetune.train = without_dropout
-    finetune.train_diffusion(params.model_copy(update={"train_diffusion": diffusion}), project, run_dir, Tracker())
+    with mock.patch.object(finetune, "train", without_dropout):
+        finetune.train_diffusion(params, project, run_dir, Tracker())
 
 
 def main(repository: Path, project: Path, out: Path) -> None:
