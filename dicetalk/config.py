@@ -229,6 +229,8 @@ class TrainDiffusion(Section):
     """Fine-tuning of the video backbone with audio and emotion adapters and the discrimination objective."""
 
     training: Training
+    sample_clips: int = Field(ge=0, default=3)  # short videos at each validation; 0: none
+    fully_sharded: bool = False  # FSDP: for GPUs that cannot hold weights, gradients, moments and average
     audio_projection: AudioProjection
     pose_guider_channels: list[PositiveInt]  # official: 16, 32, 96, 256; each after the first halves the mask
     num_frames: PositiveInt

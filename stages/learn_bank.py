@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import config_hash, load_params
 from dicetalk.files import sha256_file, write_json
-from stages import is_main_process, run, start_processes
+from dicetalk.launch import is_main_process, start_processes
+from stages import run
 
 EMBEDDER, PRIORS = Path("models/embedder"), Path("models/priors.safetensors")
 
@@ -15,7 +16,7 @@ def main() -> None:
     """Read `learn_bank` and write `models/bank/`."""
     params = load_params()
     settings = params.learn_bank
-    if start_processes("learn_bank", settings.training.num_processes):
+    if start_processes("stages.learn_bank", settings.training.num_processes):
         return
 
     from dicetalk.models.embedder import EmotionEmbedder

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from dicetalk.config import config_hash, load_params
 from dicetalk.files import sha256_file, write_json
-from stages import is_main_process, run, start_processes
+from dicetalk.launch import is_main_process, start_processes
+from stages import run
 
 
 def main() -> None:
     """Read `train_diffusion` and write `models/dicetalk/`."""
     params = load_params()
-    if start_processes("train_diffusion", params.train_diffusion.training.num_processes):
+    if start_processes("stages.train_diffusion", params.train_diffusion.training.num_processes):
         return
 
     from dicetalk.tracking import stage_run

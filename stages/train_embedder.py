@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import config_hash, load_params
 from dicetalk.files import sha256_file, write_json
-from stages import is_main_process, run, start_processes
+from dicetalk.launch import is_main_process, start_processes
+from stages import run
 
 ENCODED = Path("data/encoded/mead")
 
@@ -15,7 +16,7 @@ def main() -> None:
     """Read `train_embedder` and write `models/embedder/`."""
     params = load_params()
     settings = params.train_embedder
-    if start_processes("train_embedder", settings.training.num_processes):
+    if start_processes("stages.train_embedder", settings.training.num_processes):
         return
 
     from dicetalk.tracking import stage_run

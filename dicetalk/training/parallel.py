@@ -12,6 +12,7 @@ samples need `gather` (every sample against every other) or `total` (an average 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -97,19 +98,13 @@ def mean(numbers: dict[str, float], device: torch.device) -> dict[str, float]:
     return dict(zip(numbers, (values / num_processes()).tolist(), strict=True))
 
 
-class StepLoss(nn.Module):
-    """An objective as one module, whose forward pass is the loss: what is wrapped to average gradients.
+class Trained(nn.Module):
+    """Modules as one whose forward pass is any function: there gradients are averaged, or weights gathered."""
 
-    Args:
-        modules: the trained modules.
-        loss: maps step and batch size to the loss and numbers to log.
-    """
-
-    def __init__(self, modules: dict[str, nn.Module], loss: Any):
+    def __init__(self, modules: dict[str, nn.Module]):
         super().__init__()
-        self.trained = nn.ModuleDict(modules)
-        self.loss = loss
+        self.modules_by_name = nn.ModuleDict(modules)
 
-    def forward(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of this process's part of the batch of `step`."""
-        return self.loss(step, batch_size)
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return `function(*arguments)`."""
+        return function(*arguments)

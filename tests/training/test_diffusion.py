@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dicetalk.config import ConditionDropout, Params
+from dicetalk.data.media import read_video
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.tracking import Tracker
@@ -183,3 +184,30 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
         torch.manual_seed(step)
         objective.loss(step, 4)
     assert shapes == {(4, 4), (8, 2)}
+
+
+def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
+    trained: dict, params: Params, project: Path, tmp_path: Path
+):
+    folder = project / "run/samples/step-000004"
+    videos = sorted(folder.iterdir())
+    assert len(videos) == params.train_diffusion.sample_clips == 3
+    test_identities = {"M004", "M005"}
+    assert {path.name.split("-")[0] for path in videos} == test_identities
+    emotions = [path.name.split("-")[1] for path in videos]
+    assert len(set(emotions)) == 3 and "neutral" not in emotions
+    frames = [list(read_video(path, 12.5)) for path in videos]
+    assert all(len(video) == 4 and video[0].shape == (64, 64, 3) for video in frames)
+    # Without samples the same weights come out.
+    (tmp_path / "data").symlink_to(project / "data")
+    (tmp_path / "models").mkdir()
+    for name in ("backbone", "bank", "embedder", "priors.safetensors"):
+        (tmp_path / "models" / name).symlink_to(project / "models" / name)
+    diffusion = params.train_diffusion.model_copy(update={"sample_clips": 0})
+    finetune.train_diffusion(
+        params.model_copy(update={"train_diffusion": diffusion}), tmp_path, tmp_path / "run", Tracker()
+    )
+    assert not (tmp_path / "run/samples").exists()
+    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    ours, expected = load_file(tmp_path / name), load_file(project / name)
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)

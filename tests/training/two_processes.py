@@ -82,20 +82,47 @@ def contrastive_gradient() -> tuple[float, list[float]]:
     return loss.item(), list(parallel.mean(numbers, torch.device("cpu")).values())
 
 
-def train_tiny_diffusion(repository: Path, project: Path, run_dir: Path) -> None:
+class Killed(Exception):
+    pass
+
+
+def train_tiny_diffusion(
+    repository: Path, project: Path, run_dir: Path, fully_sharded: bool = False, killed_at: int | None = None
+) -> None:
     """Six steps of the real objective; without dropout in the classifier, which is drawn per process."""
     params = tiny_models.tiny_params(
-        repository, num_steps=6, log_every_steps=1, mixed_precision="no", validate_every_steps=6
+        repository, num_steps=6, log_every_steps=1, mixed_precision="no", validate_every_steps=3
     )
-    diffusion = params.train_diffusion.model_copy(update={"discrimination_max_sigma": 3.0})
+    diffusion = params.train_diffusion.model_copy(
+        update={"discrimination_max_sigma": 3.0, "fully_sharded": fully_sharded}
+    )
     params = params.model_copy(update={"train_diffusion": diffusion})
 
-    def without_dropout(objective, *arguments):
+    def prepared(objective, *arguments):
         objective.emotion_model.classifier.dropout.p = 0.0
+        loss = objective.loss
+
+        def killed(step, batch_size):
+            if step == killed_at:
+                raise Killed
+            return loss(step, batch_size)
+
+        objective.loss = killed
         return train(objective, *arguments)
 
-    with mock.patch.object(finetune, "train", without_dropout):
+    with mock.patch.object(finetune, "train", prepared):
         finetune.train_diffusion(params, project, run_dir, Tracker())
+
+
+def train_sharded_diffusion(repository: Path, project: Path, out: Path) -> list[str]:
+    """Once unbroken and once resumed; return the logs' names."""
+    train_tiny_diffusion(repository, project, out / "sharded", fully_sharded=True)
+    try:
+        train_tiny_diffusion(repository, project, out / "resumed", fully_sharded=True, killed_at=5)
+    except Killed:
+        pass
+    train_tiny_diffusion(repository, project, out / "resumed", fully_sharded=True)
+    return ["sharded", "resumed"]
 
 
 def main(repository: Path, project: Path, out: Path) -> None:
@@ -104,13 +131,16 @@ def main(repository: Path, project: Path, out: Path) -> None:
     drawn_accumulated = train_line(repository, out / "accumulated", grad_accumulation_steps=2)
     loss, gradient = contrastive_gradient()
     train_tiny_diffusion(repository, project, out / "diffusion")
+    logs = ["line", "accumulated", "diffusion"]
+    if parallel.num_processes() > 1:
+        logs += train_sharded_diffusion(repository, project, out)
     result = {
         "drawn": drawn + drawn_accumulated,
         "contrastive": [loss, *gradient],
         "nan": refused(repository, out / "nan", nan_at=7),
         "odd": refused(repository, out / "odd", batch_size=7),
         "wrong": refused(repository, out / "wrong", num_processes=3),
-        "logs": {name: read_log(out / name) for name in ("line", "accumulated", "diffusion")},
+        "logs": {name: read_log(out / name) for name in logs},
     }
     (out / f"{parallel.process_index()}.json").write_text(json.dumps(result), encoding="utf-8")
 
