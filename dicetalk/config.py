@@ -163,7 +163,9 @@ class Training(Section):
 
     seed: int
     num_steps: PositiveInt
-    batch_size: PositiveInt
+    # The stage starts so many: one per GPU, or several on a CPU. See docs/operations.md for other launchers.
+    num_processes: PositiveInt = 1
+    batch_size: PositiveInt  # of all processes together
     lr: PositiveFloat
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
@@ -228,6 +230,8 @@ class TrainDiffusion(Section):
     """Fine-tuning of the video backbone with audio and emotion adapters and the discrimination objective."""
 
     training: Training
+    sample_clips: int = Field(ge=0, default=3)  # short videos at each validation; 0: none
+    fully_sharded: bool = False  # FSDP: for GPUs that cannot hold weights, gradients, moments and average
     audio_projection: AudioProjection
     pose_guider_channels: list[PositiveInt]  # official: 16, 32, 96, 256; each after the first halves the mask
     num_frames: PositiveInt

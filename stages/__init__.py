@@ -19,6 +19,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage, print how long it took, and turn a `DicetalkError` into its message and exit code 1."""
     from dicetalk.errors import DicetalkError
     from dicetalk.files import write_json
+    from dicetalk.launch import is_main_process, is_started_process
     from dicetalk.progress import format_seconds, log
 
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
@@ -28,6 +29,8 @@ def run(main: Callable[[], None]) -> None:
     except DicetalkError as error:
         log(f"{stage}: {error}")
         sys.exit(1)
+    if not is_main_process() or is_started_process():
+        return  # the one that started all processes reports
     seconds = time.monotonic() - started
     # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import config_hash, load_params
 from dicetalk.files import sha256_file, write_json
+from dicetalk.launch import is_main_process, start_processes
 from stages import run
 
 EMBEDDER, PRIORS = Path("models/embedder"), Path("models/priors.safetensors")
@@ -15,6 +16,8 @@ def main() -> None:
     """Read `learn_bank` and write `models/bank/`."""
     params = load_params()
     settings = params.learn_bank
+    if start_processes("stages.learn_bank", settings.training.num_processes):
+        return
 
     from dicetalk.models.embedder import EmotionEmbedder
     from dicetalk.tracking import stage_run
@@ -33,7 +36,8 @@ def main() -> None:
             output=Path("models/bank"),
             tracker=tracker,
         )
-        write_json(Path("metrics/learn_bank.json"), metrics)
+        if is_main_process():
+            write_json(Path("metrics/learn_bank.json"), metrics)
         tracker.log_artifact(Path("metrics/learn_bank.json"))
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from dicetalk.config import config_hash, load_params
 from dicetalk.files import sha256_file, write_json
+from dicetalk.launch import is_main_process, start_processes
 from stages import run
 
 
 def main() -> None:
     """Read `train_diffusion` and write `models/dicetalk/`."""
     params = load_params()
+    if start_processes("stages.train_diffusion", params.train_diffusion.training.num_processes):
+        return
 
     from dicetalk.tracking import stage_run
     from dicetalk.training.finetune import train_diffusion
@@ -31,7 +34,8 @@ def main() -> None:
     )
     with stage_run("train_diffusion", params.tracking, params.train_diffusion) as tracker:
         metrics = train_diffusion(params, Path.cwd(), Path(f"runs/train_diffusion-{key}"), tracker)
-        write_json(Path("metrics/train_diffusion.json"), metrics)
+        if is_main_process():
+            write_json(Path("metrics/train_diffusion.json"), metrics)
         tracker.log_artifact(Path("metrics/train_diffusion.json"))
 
 

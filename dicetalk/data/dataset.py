@@ -100,12 +100,12 @@ class EmbedderBatches:
         self.num_frames = table["num_frames"].to_numpy(int)
         self._rows = {c: np.flatnonzero(self.classes == c) for c in np.unique(self.classes)}
 
-    def draw(self, step: int, batch_size: int) -> EmbedderBatch:
-        """Return the batch of `step`."""
+    def draw(self, step: int, batch_size: int, part: slice = slice(None)) -> EmbedderBatch:
+        """Return a part of the batch of `step`; nothing else is read."""
         rng = np.random.default_rng([self.seed, step])
         rows = self._draw_rows(rng, batch_size)
         starts = rng.integers(0, self.num_frames[rows] - self.clip_frames + 1)
-        return self.load(rows, starts)
+        return self.load(rows[part], starts[part])
 
     def load(self, rows: np.ndarray, starts: np.ndarray) -> EmbedderBatch:
         """Return the excerpts of `rows` that begin at frames `starts`."""
@@ -213,8 +213,12 @@ class DiffusionBatches:
         identities = table.loc[self.emotional, "identity"].to_numpy(str)
         self._rows_of = {name: self.emotional[identities == name] for name in np.unique(identities)}
 
-    def draw(self, step: int, batch_size: int, num_frames: int | None = None) -> DiffusionBatch:
+    def draw(
+        self, step: int, batch_size: int, num_frames: int | None = None, part: slice = slice(None)
+    ) -> DiffusionBatch:
         """Return the batch of `step`, with windows of the first `num_frames` frames; all by default.
+
+        Only a `part` of the samples is read and returned.
 
         The paper does not say which frame is the reference. A frame of the same clip already shows the
         emotion, so a model trained on such frames alone copies it and ignores the emotion prior: most
@@ -233,7 +237,7 @@ class DiffusionBatches:
             identity = str(self.clips.table.at[rows[sample], "identity"])
             reference_rows[sample] = rng.choice(self._rows_of[identity])
         references = rng.integers(0, -(-self.num_frames[reference_rows] // self.image_embedding_stride))
-        return self.load(rows, starts, reference_rows, references, num_frames)
+        return self.load(rows[part], starts[part], reference_rows[part], references[part], num_frames)
 
     def load(
         self,

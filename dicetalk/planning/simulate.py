@@ -154,7 +154,8 @@ def batch_loss(
     """Return the training's loss on a random batch, all of whose classes are read."""
     size = shape.batch_size
     batch, priors = random_batch(params, networks, size, shape.num_frames)
-    errors, logits = objective.predict(batch, priors, torch.ones(size), Kept.everything(size))
+    noise = torch.randn(batch.latents.shape)
+    errors, logits = objective.predict(batch, priors, torch.ones(size), Kept.everything(size), noise)
     discrimination = F.cross_entropy(logits, batch.classes)
     return errors.mean() + objective.settings.discrimination_weight * discrimination
 

@@ -29,6 +29,7 @@ from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embeddings import MODALITIES, embed_clips
 from dicetalk.training.loop import train
+from dicetalk.training.parallel import own_slice, process_index
 from dicetalk.training.priors import cosine_matrix
 from dicetalk.training.timings import take_timings
 
@@ -89,7 +90,7 @@ class BankObjective:
         rng = np.random.default_rng([self.settings.training.seed, step])
         if step % RESTART_EVERY_STEPS == 0 and step < RESTART_PART * self.settings.training.num_steps:
             self.restart_unused_codes(rng)
-        priors, classes = self.train_priors.draw(rng, batch_size)
+        priors, classes = (part[own_slice(batch_size)] for part in self.train_priors.draw(rng, batch_size))
         retrieved = self.emotion_model(priors[:, None], retrieval=True)
         mixed = self.emotion_model(priors[:, None], gradient_to_bank=True)
         classification = sum(F.cross_entropy(self._logits(out.tokens), classes) for out in (retrieved, mixed))
@@ -188,7 +189,7 @@ def learn_bank(
         tracker: receives the curves.
 
     Returns:
-        The stage's metrics.
+        The stage's metrics; empty on all processes but the main one, which saves the bank.
 
     Raises:
         DicetalkError: when `learn_bank.dim` is not the UNet's token width.
@@ -216,6 +217,8 @@ def learn_bank(
     )
     objective = BankObjective(emotion_model, train_priors, test_priors, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "learn_bank")
+    if process_index() > 0:
+        return {}
     metrics = take_timings(metrics, run_dir, tracker)
     with atomic_directory(output) as folder:
         emotion_model.save_pretrained(folder)

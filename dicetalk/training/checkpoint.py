@@ -23,17 +23,27 @@ from torch import nn
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, atomic_path
 from dicetalk.training.ema import ExponentialMovingAverage
+from dicetalk.training.parallel import process_index
+from dicetalk.training.sharding import gathered, load_optimizer, load_weights
 
 
 def save_checkpoint(
     run_dir: Path, step: int, modules: dict[str, nn.Module], ema: ExponentialMovingAverage, optimizer: Any
 ) -> None:
-    """Write the state after `step` optimiser steps and drop older checkpoints."""
+    """Write the state after `step` optimiser steps and drop older checkpoints.
+
+    Every process must call this, because sharded weights are gathered; the main one writes.
+    """
+    weights, average, state = (
+        gathered(values) for values in (_weights(modules), ema.state_dict(), optimizer.state_dict())
+    )
+    if process_index() > 0:
+        return
     folder = run_dir / f"step-{step:06d}"
     with atomic_directory(folder) as temporary:
-        save_file(_weights(modules), temporary / "weights.safetensors")
-        save_file(ema.state_dict(), temporary / "ema.safetensors")
-        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        save_file(weights, temporary / "weights.safetensors")
+        save_file(average, temporary / "ema.safetensors")
+        torch.save(state, temporary / "optimizer.pt")
     for old in _checkpoints(run_dir):
         if old != folder:
             shutil.rmtree(old)
@@ -55,10 +65,17 @@ def load_latest(
         )
     for name, module in modules.items():
         prefix = f"{name}."
-        module.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
+        load_weights(module, {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
     ema.load_state_dict(load_file(folder / "ema.safetensors"))
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    load_optimizer(optimizer, torch.load(folder / "optimizer.pt", weights_only=True))
     return int(folder.name.removeprefix("step-"))
+
+
+def averaged_weights(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
+    """Return the averaged weights of a module, its buffers included, from the newest checkpoint."""
+    folder, prefix = _checkpoints(run_dir)[-1], f"{name}."
+    weights = load_file(folder / "weights.safetensors") | load_file(folder / "ema.safetensors")
+    return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
 
 
 def append_log(run_dir: Path, step: int, metrics: dict[str, float]) -> None:

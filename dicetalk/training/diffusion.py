@@ -26,6 +26,7 @@ from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.projection import AudioProjection
 from dicetalk.models.sampling import add_noise, precondition, velocity_target
 from dicetalk.models.unet import DiceTalkUNet
+from dicetalk.training.parallel import num_processes, own_slice, total, use_own_random_numbers
 
 MOTION_BUCKET, EXPRESSION_BUCKET = 8.0, 16.0  # constants of the official pipeline
 SHORT_WINDOW_FRAMES = 2
@@ -51,6 +52,10 @@ class Kept:
             kept & (image >= chances.image),
             kept & (emotion >= chances.emotion),
         )
+
+    def part(self, samples: slice) -> Kept:
+        """Return the conditions of some of the samples."""
+        return Kept(self.audio[samples], self.image[samples], self.emotion[samples])
 
     @classmethod
     def everything(cls, count: int) -> Kept:
@@ -129,29 +134,37 @@ class DiffusionObjective:
         num_frames = self.settings.num_frames
         if torch.rand(()) < self.settings.short_window_fraction:
             num_frames, batch_size = SHORT_WINDOW_FRAMES, batch_size * num_frames // SHORT_WINDOW_FRAMES
-        batch = self.train_batches.draw(step, batch_size, num_frames)
+            batch_size -= batch_size % num_processes()
+        own = own_slice(batch_size)
+        batch = self.train_batches.draw(step, batch_size, num_frames, own)
         data_seconds = time.monotonic() - started
 
-        # 2. Noise level, prior and dropped conditions
-        normal = torch.randn(batch_size)
+        # 2. Noise level, prior, dropped conditions and noise, of the whole batch on every process
+        normal = torch.randn(batch_size)[own]
         sigma = torch.exp(self.settings.sigma_log_mean + self.settings.sigma_log_std * normal)
-        own = (batch.classes < 0) | (torch.rand(batch_size) < self.settings.clip_prior_fraction)
-        priors = torch.where(own[:, None], self.train_priors[batch.rows], self._class_means(batch))
-        kept = Kept.draw(batch_size, self.settings.condition_dropout)
+        by_clip = torch.rand(batch_size)[own] < self.settings.clip_prior_fraction
+        by_clip |= batch.classes < 0
+        priors = torch.where(by_clip[:, None], self.train_priors[batch.rows], self._class_means(batch))
+        kept = Kept.draw(batch_size, self.settings.condition_dropout).part(own)
+        noise = torch.randn(batch_size, *batch.latents.shape[1:])[own]
+        use_own_random_numbers()
 
         # 3. Terms
-        errors, logits = self.predict(batch, priors, sigma, kept)
+        errors, logits = self.predict(batch, priors, sigma, kept, noise)
         diffusion = (errors * self._weights(batch.mouth_masks.to(errors.device), errors.shape[-2:])).mean()
         readable = (batch.classes >= 0) & (sigma < self.settings.discrimination_max_sigma)
         logged = {"diffusion": diffusion.item(), "data_seconds": data_seconds}
-        if not readable.any():
+        num_readable = total(readable.sum().to(errors.device))
+        if not num_readable:
             return diffusion, logged
-        discrimination = F.cross_entropy(logits[readable], batch.classes[readable].to(logits.device))
+        discrimination = F.cross_entropy(
+            logits[readable], batch.classes[readable].to(logits.device), reduction="sum"
+        ) * (num_processes() / num_readable)
         loss = diffusion + self.settings.discrimination_weight * discrimination
         return loss, logged | {"discrimination": discrimination.item()}
 
     def predict(
-        self, batch: DiffusionBatch, priors: Tensor, sigma: Tensor, kept: Kept
+        self, batch: DiffusionBatch, priors: Tensor, sigma: Tensor, kept: Kept, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Noise a batch and predict its velocity and classes.
 
@@ -161,6 +174,7 @@ class DiffusionObjective:
             sigma: noise levels `(batch,)`.
             kept: conditions that are not dropped, as guidance drops them: a zero image token and image
                 latent, the tokens of a zero speech window, the tokens of a zero prior.
+            noise: in the shape of the latents, drawn on the CPU: the same noise on any machine.
 
         Returns:
             Squared velocity error in the shape of the latents, and class logits `(batch, 22)`.
@@ -174,7 +188,7 @@ class DiffusionObjective:
         priors = (priors * kept.emotion.float()[:, None]).to(device)
         face_masks = batch.face_masks.to(device)
 
-        noise = torch.randn(clean.shape).to(device)  # drawn on the CPU: the same noise on any machine
+        noise = noise.to(device)
         noisy = add_noise(clean, noise, sigma) * precondition(sigma).c_in[:, None, None, None, None]
         output = self.unet(
             sample=torch.cat([noisy, image_latents[:, None].expand(-1, clean.shape[1], -1, -1, -1)], dim=2),
@@ -208,14 +222,13 @@ class DiffusionObjective:
         metrics = {}
         for sigma in VALIDATION_SIGMAS:
             levels = torch.full((len(priors),), sigma)
-            state = torch.get_rng_state()
-            errors, logits = self.predict(batch, priors, levels, everything)
+            noise = torch.randn(batch.latents.shape)
+            errors, logits = self.predict(batch, priors, levels, everything, noise)
             hits = logits.argmax(-1).cpu()[labelled] == batch.classes[labelled]
             metrics[f"loss_sigma_{sigma:g}"] = errors.mean().item()
             metrics[f"class_accuracy_sigma_{sigma:g}"] = hits.float().mean().item()
             for name, kept in dropped.items():
-                torch.set_rng_state(state)  # the same noise
-                without = self.predict(batch, priors, levels, kept)[0]
+                without = self.predict(batch, priors, levels, kept, noise)[0]
                 metrics[f"{name}_gain_sigma_{sigma:g}"] = (without.mean() / errors.mean() - 1).item()
         return metrics
 

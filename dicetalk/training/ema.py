@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dicetalk.training.sharding import distributed_like
+
 
 class ExponentialMovingAverage:
     """Keeps a smoothed copy of the parameters of named modules; a decay of 0 follows them exactly.
@@ -60,4 +62,4 @@ class ExponentialMovingAverage:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over averaged weights of the same names and shapes."""
         for name, value in self.shadow.items():
-            value.copy_(state[name])
+            value.copy_(distributed_like(state[name], value))

@@ -24,6 +24,7 @@ from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches, EncodedClips
 from dicetalk.files import atomic_directory
 from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_speech
 from dicetalk.tracking import Tracker
+from dicetalk.training import parallel
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
 from dicetalk.training.identity_removal import (
@@ -69,18 +70,21 @@ class EmbedderObjective:
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of one batch, each sample with speech, expression or both."""
         started = time.monotonic()
-        batch = self.train_batches.draw(step, batch_size)
+        own = parallel.own_slice(batch_size)
+        batch = self.train_batches.draw(step, batch_size, own)
         data_seconds = time.monotonic() - started
 
         # 1. Modality dropout: one of the two at most
-        chance = torch.rand(batch_size)
+        chance = torch.rand(batch_size)[own]
+        parallel.use_own_random_numbers()
         speech_present = chance >= self.settings.modality_dropout
         expression_present = chance < 1 - self.settings.modality_dropout
         output = self.embedder(batch.speech, batch.expression, speech_present, expression_present)
 
-        # 2. Terms
+        # 2. Terms; samples are contrasted with those of all processes
         contrastive = supervised_contrastive(
-            output.sample(), batch.classes, batch.identities, self.settings.temperature
+            *map(parallel.gather, (output.sample(), batch.classes, batch.identities)),
+            self.settings.temperature,
         )
         kl = kl_to_standard_normal(output)
         logits = self.identity_classifier(ReverseGradient.apply(output.mu))
@@ -177,7 +181,7 @@ def train_embedder(
         tracker: receives the curves.
 
     Returns:
-        The stage's metrics.
+        The stage's metrics; empty on all processes but the main one, which saves the embedder.
     """
     torch.set_num_threads(settings.training.threads)
     torch.manual_seed(settings.training.seed)
@@ -201,6 +205,8 @@ def train_embedder(
         subtract_identity_from_inputs(embedder, train_batches)
     objective = EmbedderObjective(embedder, train_batches, test_batches, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "train_embedder")
+    if parallel.process_index() > 0:
+        return {}
     metrics = take_timings(metrics, run_dir, tracker)
     if settings.identity_weight:
         fold_inputs(embedder)

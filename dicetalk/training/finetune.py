@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from dicetalk.models.projection import AudioProjection
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.tracking import Tracker
-from dicetalk.training.checkpoint import write_curves
+from dicetalk.training.checkpoint import averaged_weights, write_curves
 from dicetalk.training.diffusion import DiffusionObjective
 from dicetalk.training.embeddings import embed_clips
 from dicetalk.training.loop import train
+from dicetalk.training.parallel import process_index
 from dicetalk.training.priors import load_priors, prior_name
+from dicetalk.training.samples import SampleVideos
 from dicetalk.training.timings import take_timings
 
 SETTINGS_FILE = "dicetalk.json"
@@ -48,12 +51,12 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         tracker: receives the curves.
 
     Returns:
-        The stage's metrics.
+        The stage's metrics; empty on all processes but the main one, which saves the results.
     """
     settings, models = params.train_diffusion, root / "models"
     torch.set_num_threads(settings.training.threads)
     torch.manual_seed(settings.training.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
     # Data
     clips = {split: _encoded_clips(params, root, split) for split in ("train", "test")}
@@ -75,12 +78,15 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         image_size=params.preprocess.size_px,
         size_multiple=_size_multiple(vae, params, models),
     )
-    for name in ("unet", "audio_projection", "emotion_model", "pose_guider"):
+    sampling = ("vae", "image_encoder") if settings.sample_clips else ()
+    for name in ("unet", "audio_projection", "emotion_model", "pose_guider", *sampling):
         getattr(pipeline, name).to(device)
     if settings.training.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
 
     # Training
+    class_priors = np.stack([priors[prior_name(*pair)] for pair in CLASSES])
+    fps = params.preprocess.fps / settings.frame_stride
     objective = DiffusionObjective(
         unet=pipeline.unet,
         audio_projection=pipeline.audio_projection,
@@ -89,12 +95,29 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         train_batches=batches["train"],
         test_batches=batches["test"],
         clip_priors=(embed_clips(embedder, clips["train"]), embed_clips(embedder, clips["test"])),
-        class_priors=np.stack([priors[prior_name(*pair)] for pair in CLASSES]),
+        class_priors=class_priors,
         scaling_factor=vae.config.scaling_factor,
-        fps=params.preprocess.fps / settings.frame_stride,
+        fps=fps,
         settings=settings,
     )
-    metrics = train(objective, settings.training, run_dir, tracker, "train_diffusion")
+    unet = pipeline.unet
+    units = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if settings.fully_sharded else []
+    write_samples = None
+    if settings.sample_clips:
+        write_samples = SampleVideos(
+            pipeline,
+            batches["test"],
+            class_priors,
+            fps,
+            settings.training.mixed_precision,
+            params.generate,
+            settings.sample_clips,
+        ).write
+    metrics = train(objective, settings.training, run_dir, tracker, "train_diffusion", units, write_samples)
+    if process_index() > 0:
+        return {}
+    if settings.fully_sharded:
+        _replace_divided_modules(pipeline, list(objective.modules), run_dir)
     metrics = take_timings(metrics, run_dir, tracker)
 
     # Results
@@ -110,6 +133,15 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         name: sum(p.numel() for p in module.parameters()) for name, module in objective.modules.items()
     }
     return {"training": metrics, "train_clips": len(clips["train"]), "parameters": parameters}
+
+
+def _replace_divided_modules(pipeline: DiceTalkPipeline, names: list[str], run_dir: Path) -> None:
+    """Put whole modules in place of those of which this process has a part."""
+    for name in names:
+        divided = getattr(pipeline, name)
+        whole = type(divided).from_config(divided.config)
+        whole.load_state_dict(averaged_weights(run_dir, name))
+        pipeline.register_modules(**{name: whole})
 
 
 def model_settings(params: Params) -> dict[str, Any]:

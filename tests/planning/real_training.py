@@ -29,7 +29,7 @@ class Batches:
     def __init__(self, params, networks):
         self.params, self.networks = params, networks
 
-    def draw(self, step, batch_size, num_frames=None):
+    def draw(self, step, batch_size, num_frames=None, part=slice(None)):
         frames = num_frames or self.params.train_diffusion.num_frames
         return random_batch(self.params, self.networks, batch_size, frames)[0]
 

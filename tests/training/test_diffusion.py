@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dicetalk.config import ConditionDropout, Params
+from dicetalk.data.media import read_video
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.tracking import Tracker
@@ -62,14 +63,14 @@ def test_dropped_conditions_equal_the_null_tokens_of_guidance(objective: Diffusi
     objective.unet.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
     batch = objective.train_batches.draw(0, 2)
     no, yes = torch.tensor([False, False]), torch.tensor([True, True])
-    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(no, no, no))
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(no, no, no), batch.latents)
     assert not seen["encoder_hidden_states"].any() and not seen["sample"][:, :, 4:].any()
     null_audio = objective.audio_projection.null_tokens().expand_as(seen["audio_tokens"])
     null_emotion = objective.emotion_model.null_tokens().expand_as(seen["emotion_tokens"])
     assert torch.allclose(seen["audio_tokens"], null_audio, atol=1e-6)
     assert torch.allclose(seen["emotion_tokens"], null_emotion, atol=1e-6)
 
-    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(yes, yes, yes))
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(yes, yes, yes), batch.latents)
     assert torch.equal(seen["sample"][0, 1, 4:], batch.reference_latents[0])
     assert not torch.allclose(seen["audio_tokens"], null_audio, atol=1e-3)
 
@@ -88,7 +89,8 @@ def test_a_perfect_velocity_has_no_error(objective: DiffusionObjective, monkeypa
         return output
 
     monkeypatch.setattr(objective.unet, "forward", perfect)
-    errors, logits = objective.predict(batch, torch.randn(2, 16), sigma, Kept.everything(2))
+    noise = torch.randn(batch.latents.shape)
+    errors, logits = objective.predict(batch, torch.randn(2, 16), sigma, Kept.everything(2), noise)
     assert errors.max() < 1e-6 and logits.shape == (2, 22)
 
 
@@ -172,8 +174,8 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
     shapes = set()
     draw = objective.train_batches.draw
 
-    def record(step: int, batch_size: int, num_frames: int):
-        batch = draw(step, batch_size, num_frames)
+    def record(step: int, batch_size: int, num_frames: int, part: slice):
+        batch = draw(step, batch_size, num_frames, part)
         shapes.add(tuple(batch.latents.shape[:2]))
         return batch
 
@@ -182,3 +184,30 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
         torch.manual_seed(step)
         objective.loss(step, 4)
     assert shapes == {(4, 4), (8, 2)}
+
+
+def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
+    trained: dict, params: Params, project: Path, tmp_path: Path
+):
+    folder = project / "run/samples/step-000004"
+    videos = sorted(folder.iterdir())
+    assert len(videos) == params.train_diffusion.sample_clips == 3
+    test_identities = {"M004", "M005"}
+    assert {path.name.split("-")[0] for path in videos} == test_identities
+    emotions = [path.name.split("-")[1] for path in videos]
+    assert len(set(emotions)) == 3 and "neutral" not in emotions
+    frames = [list(read_video(path, 12.5)) for path in videos]
+    assert all(len(video) == 4 and video[0].shape == (64, 64, 3) for video in frames)
+    # Without samples the same weights come out.
+    (tmp_path / "data").symlink_to(project / "data")
+    (tmp_path / "models").mkdir()
+    for name in ("backbone", "bank", "embedder", "priors.safetensors"):
+        (tmp_path / "models" / name).symlink_to(project / "models" / name)
+    diffusion = params.train_diffusion.model_copy(update={"sample_clips": 0})
+    finetune.train_diffusion(
+        params.model_copy(update={"train_diffusion": diffusion}), tmp_path, tmp_path / "run", Tracker()
+    )
+    assert not (tmp_path / "run/samples").exists()
+    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    ours, expected = load_file(tmp_path / name), load_file(project / name)
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
