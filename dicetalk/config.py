@@ -192,12 +192,20 @@ class TrainEmbedder(Section):
     kl_weight: float = Field(ge=0)
     identity_weight: float = Field(ge=0)
     modality_dropout: Probability = Field(ge=0, lt=1)
+    modalities: Literal["both", "audio", "video"]  # the paper's table 5 compares them
+
+
+class Priors(Section):
+    """What conditions the video: the learned embedding, or the class label (paper's table 4: no prior)."""
+
+    source: Literal["embedding", "label"]
 
 
 class LearnBank(Section):
     """Vector-quantised emotion bank and correlation-aware attention (official `emo.py` for the structure)."""
 
     training: Training
+    use_bank: bool  # false: the projected prior alone (paper's table 4: no emotion bank)
     dim: PositiveInt
     num_codes: PositiveInt
     num_tokens: PositiveInt
@@ -377,6 +385,7 @@ class Params(Section):
     backbone: Backbone
     encode: Encode
     train_embedder: TrainEmbedder
+    priors: Priors
     learn_bank: LearnBank
     train_diffusion: TrainDiffusion
     evaluators: Evaluators

@@ -83,7 +83,9 @@ def gather(params: Params) -> dict[str, Any]:
         "curves": {name: training_charts(models / path) for name, path in CURVES.items()},
         "embedder": read_json(metrics / "train_embedder.json"),
         "bank": bank,
-        "bank_map": _correlation_map("emotions through the bank", bank["emotion_correlation"]),
+        "bank_map": _correlation_map("emotions through the bank", bank["emotion_correlation"])
+        if params.learn_bank.use_bank
+        else None,
         "prior_map": _correlation_map("emotion priors", priors),
         "backbone": read_json(metrics / "backbone.json"),
         "emotions": EMOTIONS,

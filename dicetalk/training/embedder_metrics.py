@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.labels import CLASSES, EMOTIONS, class_index, emotion_index
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.training.embeddings import MODALITIES, embed_clips
+from dicetalk.training.embeddings import embed_clips, modalities_of
 
 
 def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: EncodedClips) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: Encod
 
     Returns:
         - `class_accuracy`, `emotion_accuracy`: of linear probes fitted on the training identities and scored
-          on the held-out ones, from audio, video, both, and from the plain input features (`features`), with
-          `chance`;
+          on the held-out ones, from audio, video, both (or the one there is), and from the plain input
+          features (`features`), with `chance`;
         - `identity_accuracy`: of linear probes that name the training identity, fitted on one half of the
           classes and scored on the other, from `mu` and from the plain features, with `chance`;
         - `clustering_strength`: per emotion on the held-out identities, see that function.
@@ -35,7 +35,7 @@ def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: Encod
     }
     vectors = {
         str(name): (embed_clips(embedder, train, name), embed_clips(embedder, test, name))
-        for name in MODALITIES
+        for name in modalities_of(embedder)
     }
     inputs = {**vectors, "features": (plain_features(train), plain_features(test))}
 
@@ -54,7 +54,7 @@ def embedder_metrics(embedder: EmotionEmbedder, train: EncodedClips, test: Encod
         | {"chance": _majority(emotions["test"])},
         "identity_accuracy": {
             name: probe_accuracy(x[even], x[~even], identities[even], identities[~even])
-            for name, x in (("mu", inputs["both"][0]), ("features", inputs["features"][0]))
+            for name, x in (("mu", list(vectors.values())[-1][0]), ("features", inputs["features"][0]))
         }
         | {"chance": _majority(identities[~even])},
         "clustering_strength": {

@@ -27,9 +27,8 @@ from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.diffusion import DiffusionObjective
-from dicetalk.training.embeddings import embed_clips
 from dicetalk.training.loop import train
-from dicetalk.training.priors import load_priors, prior_name
+from dicetalk.training.priors import clip_priors, load_priors, prior_name
 from dicetalk.training.timings import take_timings
 
 SETTINGS_FILE = "dicetalk.json"
@@ -88,7 +87,10 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         pose_guider=pipeline.pose_guider,
         train_batches=batches["train"],
         test_batches=batches["test"],
-        clip_priors=(embed_clips(embedder, clips["train"]), embed_clips(embedder, clips["test"])),
+        clip_priors=(
+            clip_priors(params.priors.source, embedder, clips["train"]),
+            clip_priors(params.priors.source, embedder, clips["test"]),
+        ),
         class_priors=np.stack([priors[prior_name(*pair)] for pair in CLASSES]),
         scaling_factor=vae.config.scaling_factor,
         fps=params.preprocess.fps / settings.frame_stride,
