@@ -375,6 +375,13 @@ class PretrainParams(Section):
     unet: PretrainUnet
 
 
+class Ablate(Section):
+    """The ablations of `python -m pipelines.ablate`; what they leave out is in `pipelines/ablations/variants.py`."""
+
+    seeds: list[int] = Field(min_length=1)  # k adds 1000 * k to the seeds of training and generation
+    overrides: dict[str, Any]  # dotted key of this file -> value, for every run: what makes them affordable
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -394,6 +401,7 @@ class Params(Section):
     report: Report
     tracking: Tracking
     retrain: Retrain
+    ablate: Ablate
 
 
 def load_params(path: Path | None = None) -> Params:

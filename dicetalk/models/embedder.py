@@ -146,7 +146,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         given = expression if speech is None else speech
         if given is None:
             raise ValueError(
-                f"The embedder reads {self.config.modalities}: speech (audio), expression (video); none given."
+                f"The embedder reads {self.config.modalities}: speech for audio, expression for video."
             )
 
         # 1. Each modality by itself

@@ -82,7 +82,7 @@ def label_codes(dim: int) -> np.ndarray:
     """
     if dim < len(CLASSES):
         raise DicetalkError(
-            f"priors.source is label, so train_embedder.embedding_dim has to be >= {len(CLASSES)}; it is {dim}."
+            f"priors.source is label, so train_embedder.embedding_dim must be >= {len(CLASSES)}; it is {dim}."
         )
     codes = np.eye(len(CLASSES), dim)
     return ((codes - codes.mean(1, keepdims=True)) / codes.std(1, keepdims=True)).astype(np.float32)

@@ -111,7 +111,7 @@ def test_label_priors_say_the_class_and_nothing_else(root: Path, embedder: Emoti
     assert np.allclose(codes.mean(1), 0, atol=1e-6) and np.allclose(codes.std(1), 1, atol=1e-6)
     assert set(priors) == set(class_priors(wide, EncodedClips([root / "mead"], "train")))
     assert ClipPriors(wide, EncodedClips([root / "mead"], "train"), "label").priors.shape[1] == 1
-    with pytest.raises(DicetalkError, match="embedding_dim >= 22; it is 16"):
+    with pytest.raises(DicetalkError, match="embedding_dim must be >= 22; it is 16"):
         clip_priors("label", embedder, clips)
 
 
