@@ -376,7 +376,7 @@ class PretrainParams(Section):
 
 
 class Ablate(Section):
-    """The ablations of `python -m pipelines.ablate`; what they leave out is in `pipelines/ablations/variants.py`."""
+    """What all runs of `python -m pipelines.ablate` share; the variants are in `pipelines/ablations`."""
 
     seeds: list[int] = Field(min_length=1)  # k adds 1000 * k to the seeds of training and generation
     overrides: dict[str, Any]  # dotted key of this file -> value, for every run: what makes them affordable

@@ -1,9 +1,9 @@
 """Ablations over seeds: `python -m pipelines.ablate` trains every variant anew and tables what it costs.
 
-Each (variant, seed) is a DVC experiment of the committed state with the overrides of
-`pipelines/ablations/variants.py`, of `ablate.overrides` and of the seed; stages that these do not reach are taken
-from DVC's cache. Finished runs are not run again: stop and start as you like. A failed run does not stop the
-others.
+Each (variant, seed) is a DVC experiment of the committed state with the overrides of the variant
+(`pipelines/ablations/variants.py`), of `ablate.overrides` and of the seed; stages that these do not reach are
+taken from DVC's cache. Finished runs are not run again: stop and start as you like. A failed run does not stop
+the others.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def ablate(params: Params, runs: Sequence[Run], record: Record, jobs: int) -> in
     for run, reason in failed:
         log(f"ablate: FAILED {run.variant} seed {run.seed}: {reason}")
     if not failed:
-        log(
-            f"ablate: done; {RECORD} has every number. `dvc repro report` shows the table in reports/report.html"
-        )
+        log(f"ablate: done; {RECORD} has every number. `dvc repro report` shows them in reports/report.html")
     return 1 if failed else 0
 
 

@@ -1,8 +1,8 @@
 """The ablation table over seeds, and which of the paper's orderings it confirms.
 
-Means carry Student's t interval over seeds. Differences to the baseline are taken seed by seed, as both share
-data, metric networks, test clips and the seed of everything random, and carry the t interval of these. With the
-few seeds of an affordable run the intervals are wide: t is 4.3 for three seeds.
+Means carry Student's t interval over seeds. Differences to the baseline are taken seed by seed, as both
+share data, metric networks, test clips and the seed of everything random, and carry the t interval of
+these. With the few seeds of an affordable run the intervals are wide: t is 4.3 for three seeds.
 """
 
 from __future__ import annotations
@@ -86,8 +86,20 @@ class Ordering:
 
 @dataclass(frozen=True)
 class Ablations:
-    """All the report shows: `metrics` are the columns, `expected_by_chance` the differences of the table whose
-    intervals would exclude zero if nothing had an effect."""
+    """All the report shows.
+
+    Attributes:
+        profile: what was shortened.
+        baseline: name of the variant with everything.
+        overrides: what all runs share.
+        seed_keys: parameters that a seed changes, by `seed_step` times the seed.
+        seed_step: see there.
+        metrics: the columns, label and whether higher is better.
+        rows: one per variant.
+        orderings: of the paper.
+        seconds: of one run.
+        expected_by_chance: how many differences would exclude zero if nothing had an effect.
+    """
 
     profile: str
     baseline: str

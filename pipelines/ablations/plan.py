@@ -130,8 +130,8 @@ def as_hydra(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, str) and "\\" not in value:
+        return "'" + value.replace("'", "\\'") + "'"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(as_hydra, value)) + "]"
     if isinstance(value, dict):
