@@ -1,9 +1,9 @@
 """Ablations over seeds: `python -m pipelines.ablate` trains every variant anew and tables what it costs.
 
 Each (variant, seed) is a DVC experiment of the committed state with the overrides of the variant
-(`pipelines/ablations/variants.py`), of `ablate.overrides` and of the seed; stages that these do not reach are
-taken from DVC's cache. Finished runs are not run again: stop and start as you like. A failed run does not stop
-the others.
+(`pipelines/ablations/variants.py`), of `ablate.overrides` and of the seed; stages that these do not reach
+are taken from DVC's cache. Finished runs are not run again: stop and start as you like. A failed run does
+not stop the others.
 """
 
 from __future__ import annotations

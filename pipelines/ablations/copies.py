@@ -118,8 +118,8 @@ def check_clean(root: Path) -> None:
     if lines:
         shown = ", ".join(line[2:].strip() for line in lines[:5]) + (", ..." if len(lines) > 5 else "")
         raise DicetalkError(
-            f"Ablations start from the last commit, and {len(lines)} files differ from it ({shown}). Commit or "
-            "revert them; after `dvc repro` that means dvc.lock and metrics/."
+            f"Ablations start from the last commit, and {len(lines)} files differ from it ({shown}). Commit "
+            "or revert them; after `dvc repro` that means dvc.lock and metrics/."
         )
 
 

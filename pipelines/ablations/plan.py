@@ -16,7 +16,7 @@ from pipelines.ablations.variants import VARIANTS
 
 TARGET = "evaluate"  # the last stage of a run
 # What a seed changes: initial weights, batches and noise of everything trained anew, the noise of the videos
-# and which test clips they are made for. Data, metric networks and resamples stay, so that runs are comparable.
+# and which test clips they are made for. Data, metric networks and resamples stay: runs are comparable.
 SEEDS = (
     "train_embedder.training.seed",
     "learn_bank.training.seed",
@@ -101,8 +101,8 @@ def override(params: Params, overrides: Mapping[str, Any], where: str) -> Params
 def fingerprint(params: Params) -> str:
     """Return a hash of the code, the parameters and the raw data that results up to `TARGET` depend on.
 
-    Code is what `dvc.yaml` names as dependencies and git knows; raw data what neither git nor a stage makes, by
-    the hashes of `dvc.lock`.
+    Code is what `dvc.yaml` names as dependencies and git knows; raw data what neither git nor a stage makes,
+    by the hashes of `dvc.lock`.
     """
     stages = {s.name: s for s in read_stages(load_yaml(Path("dvc.yaml")), load_yaml(Path("params.yaml")))}
     needed = _up_to(stages, TARGET)

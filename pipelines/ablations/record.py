@@ -38,9 +38,9 @@ class Record:
         self.rows: list[dict[str, Any]] = [row for row in rows if row["base"] == base]
         if len(self.rows) < len(rows) and not restart:
             raise DicetalkError(
-                f"{path} holds {len(rows) - len(self.rows)} runs of other code, parameters or data, which cannot "
-                "stand in one table with new ones. Pass --restart to begin a new table; the old one stays in "
-                "git, as do its DVC experiments."
+                f"{path} holds {len(rows) - len(self.rows)} runs of other code, parameters or data, which "
+                "cannot stand in one table with new ones. Pass --restart to begin a new table; commit the old "
+                "one first to keep it. Its DVC experiments stay."
             )
 
     def row(self, run: Run) -> dict[str, Any] | None:
@@ -60,7 +60,7 @@ class Record:
         Args:
             run: the run.
             commit: the git commit of its DVC experiment, which holds parameters, hashes and all metrics.
-            seconds: how long it took; `None` when an earlier call ran it and was stopped before it noted that.
+            seconds: how long it took; `None` when an earlier call ran it and was stopped before this.
             metrics: from `read_metrics`.
         """
         row = {

@@ -1,8 +1,8 @@
 """What each ablation leaves out, as overrides of `params.yaml`.
 
-The paper's table 4 has two: without the emotion bank, and without the emotion prior. We take the first as the
-prior projected to tokens directly, and the second as a class label in place of the learned embedding, with the
-bank kept; the paper's text could not be checked for either.
+The paper's table 4 has two: without the emotion bank, and without the emotion prior. We take the first as
+the prior projected to tokens directly, and the second as a class label in place of the learned embedding,
+with the bank kept; the paper's text could not be checked for either.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ VARIANTS = {
             "the prior projected to tokens directly: no bank, no quantisation, no attention",
             {"learn_bank.use_bank": False},
             paper="without emotion bank",
-            drawn="each of the 22 classes is drawn by one recipe, the same for everybody, so a prior says all "
-            "there is to say and emotions have nothing to lend each other",
+            drawn="each of the 22 classes is drawn by one recipe, the same for everybody, so a prior says "
+            "all there is to say and emotions have nothing to lend each other",
         ),
         Variant(
             "no_prior",
@@ -56,13 +56,13 @@ VARIANTS = {
             "no_discrimination",
             "no classification of emotions during diffusion",
             {"train_diffusion.discrimination_weight": 0.0},
-            drawn="the expressions are large against 64 pixels, so the velocity error alone already teaches them",
+            drawn="the expressions are large against 64 pixels, so the velocity error alone teaches them",
         ),
         Variant(
             "no_identity_removal",
             "an embedder that is not made to forget who is speaking",
             {"train_embedder.identity_weight": 0.0},
-            drawn="a class mean over all training people averages identity away before the video model sees it",
+            drawn="a class mean over all training people averages identity away before any video is made",
         ),
         Variant(
             "audio_only",
