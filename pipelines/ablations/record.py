@@ -39,8 +39,8 @@ class Record:
         if len(self.rows) < len(rows) and not restart:
             raise DicetalkError(
                 f"{path} holds {len(rows) - len(self.rows)} runs of other code, parameters or data, which "
-                "cannot stand in one table with new ones. Pass --restart to begin a new table; commit the old "
-                "one first to keep it. Its DVC experiments stay."
+                "cannot stand in one table with new ones. Pass --restart to begin a new table; commit the "
+                "old one first to keep it. Its DVC experiments stay."
             )
 
     def row(self, run: Run) -> dict[str, Any] | None:
