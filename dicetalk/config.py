@@ -195,12 +195,20 @@ class TrainEmbedder(Section):
     # Of the adversary; 0 also switches off the closed-form removal: nothing is done about identity then
     identity_weight: float = Field(ge=0)
     modality_dropout: Probability = Field(ge=0, lt=1)
+    modalities: Literal["both", "audio", "video"]  # the paper's table 5 compares them
+
+
+class Priors(Section):
+    """What conditions the video: the learned embedding, or the class label (paper's table 4: no prior)."""
+
+    source: Literal["embedding", "label"]
 
 
 class LearnBank(Section):
     """Vector-quantised emotion bank and correlation-aware attention (official `emo.py` for the structure)."""
 
     training: Training
+    use_bank: bool  # false: the projected prior alone (paper's table 4: no emotion bank)
     dim: PositiveInt
     num_codes: PositiveInt
     num_tokens: PositiveInt
@@ -374,6 +382,13 @@ class PretrainParams(Section):
     unet: PretrainUnet
 
 
+class Ablate(Section):
+    """What all runs of `python -m pipelines.ablate` share; the variants are in `pipelines/ablations`."""
+
+    seeds: list[int] = Field(min_length=1)  # k adds 1000 * k to the seeds of training and generation
+    overrides: dict[str, Any]  # dotted key of this file -> value, for every run: what makes them affordable
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -384,6 +399,7 @@ class Params(Section):
     backbone: Backbone
     encode: Encode
     train_embedder: TrainEmbedder
+    priors: Priors
     learn_bank: LearnBank
     train_diffusion: TrainDiffusion
     evaluators: Evaluators
@@ -392,6 +408,7 @@ class Params(Section):
     report: Report
     tracking: Tracking
     retrain: Retrain
+    ablate: Ablate
 
 
 def load_params(path: Path | None = None) -> Params:

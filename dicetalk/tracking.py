@@ -58,6 +58,10 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make stages of another process, in any folder, log beneath this run."""
+        return {}
+
 
 class MlflowTracker(Tracker):
     """Logs to one MLflow run; metrics are sent in batches because each request costs about 20 ms."""
@@ -106,6 +110,10 @@ class MlflowTracker(Tracker):
         for key, value in tags.items():
             self.client.set_tag(self.run_id, key, value)
 
+    def environment(self) -> dict[str, str]:
+        """See `Tracker.environment`."""
+        return {PARENT_RUN_VARIABLE: self.run_id, "MLFLOW_TRACKING_URI": self.client.tracking_uri}
+
     def flush(self) -> None:
         """Send the metrics logged so far."""
         for start in range(0, len(self._metrics), MAX_BATCH):
@@ -145,19 +153,58 @@ def stage_run(stage: str, tracking: Tracking, logged: BaseModel | Mapping[str, A
 
 
 @contextmanager
-def pipeline_run(tracking: Tracking, name: str) -> Iterator[Tracker]:
-    """Open a parent run; stages started inside, also in child processes, nest themselves under it."""
+def pipeline_run(tracking: Tracking, name: str, key: str | None = None) -> Iterator[Tracker]:
+    """Open a parent run; stages started inside, also in child processes, nest themselves under it.
+
+    Args:
+        tracking: the `tracking` section.
+        name: of the run.
+        key: continue the latest run of this key, if there is one.
+
+    Yields:
+        Where to log.
+    """
     if tracking.uri is None:
         yield Tracker()
         return
     client, experiment_id = connect(tracking)
-    run_id = _create_run(client, experiment_id, name, {"dicetalk.pipeline": _pipeline_key()})
+    tags = {"dicetalk.pipeline": key or _pipeline_key()}
+    found = _find_run(client, experiment_id, tags) if key else None
+    if found is not None:
+        client.update_run(found.info.run_id, status="RUNNING")
+    run_id = found.info.run_id if found is not None else _create_run(client, experiment_id, name, tags)
     os.environ[PARENT_RUN_VARIABLE] = run_id
     try:
         with _ending(MlflowTracker(client, run_id)) as tracker:
             yield tracker
     finally:
         del os.environ[PARENT_RUN_VARIABLE]
+
+
+@contextmanager
+def nested_run(
+    tracking: Tracking, parent: Tracker, name: str, tags: Mapping[str, str], logged: Mapping[str, Any]
+) -> Iterator[Tracker]:
+    """Open a new run beneath `parent` for one of several executions of the pipeline.
+
+    Args:
+        tracking: the `tracking` section.
+        parent: the run above.
+        name: of the run.
+        tags: of the run.
+        logged: parameters, flat.
+
+    Yields:
+        Where to log; its `environment` makes stages nest beneath it.
+    """
+    if parent.run_id is None:
+        yield Tracker()
+        return
+    client, experiment_id = connect(tracking)
+    run_id = _create_run(client, experiment_id, name, {"mlflow.parentRunId": parent.run_id, **tags})
+    _log_params(client, run_id, logged)
+    with _ending(MlflowTracker(client, run_id)) as tracker:
+        yield tracker
 
 
 def connect(tracking: Tracking) -> tuple[MlflowClient, str]:

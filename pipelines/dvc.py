@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -21,6 +22,9 @@ TRANSIENT = re.compile(
     r"|Network is unreachable|HTTP Error (?:429|5\d\d)|Unable to acquire lock|database is locked",
     re.IGNORECASE,
 )
+
+
+_running: set[subprocess.Popen[str]] = set()
 
 
 class StageError(DicetalkError):
@@ -44,12 +48,21 @@ def stages_in_order() -> list[str]:
     return list(TopologicalSorter(graph).static_order())
 
 
-def run(*arguments: str, echo: bool = True) -> str:
-    """Run `dvc ARGUMENTS` in the working directory and return what it printed.
+def run(
+    *arguments: str,
+    echo: bool = True,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    log_file: Path | None = None,
+) -> str:
+    """Run `dvc ARGUMENTS` and return what it printed.
 
     Args:
         *arguments: command and options.
         echo: print each line as it comes.
+        folder: where to run it, the working directory when missing.
+        environment: more variables.
+        log_file: where to write each line as it comes.
 
     Returns:
         Standard output and error together.
@@ -60,35 +73,51 @@ def run(*arguments: str, echo: bool = True) -> str:
         StageError: for any other exit code than 0.
     """
     # DVC runs stages as `python -m ...` with the caller's PATH, where this interpreter has to come first.
-    environment = os.environ | {
+    variables = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "DVC_NO_ANALYTICS": "1",
         "PYTHONUNBUFFERED": "1",
+        **(environment or {}),
     }
     lines: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-        start_new_session=True,  # so that the stage and its workers can be ended as one group
-    ) as process:
+    with (
+        open(log_file or os.devnull, "w", encoding="utf-8") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "dvc", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            env=variables,
+            start_new_session=True,  # so that the stage and its workers can be ended as one group
+        ) as process,
+    ):
+        _running.add(process)
         try:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
+                log.write(line)
+                log.flush()
                 if echo and line.strip():
                     print(line.rstrip(), flush=True)
         except BaseException:  # cancelled: leave no orphan training behind
             _end_group(process)
             raise
+        finally:
+            _running.discard(process)
     output = "".join(lines)
     if process.returncode != 0:
         raise _failure(arguments, process.returncode, deque(lines, TAIL_LINES))
     return output
+
+
+def end_running() -> None:
+    """End what `run` has started in other threads, which then raise `StageError`."""
+    for process in list(_running):
+        _end_group(process)
 
 
 def _failure(arguments: tuple[str, ...], returncode: int, tail: deque[str]) -> DicetalkError:

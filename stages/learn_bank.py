@@ -30,6 +30,7 @@ def main() -> None:
             encoded_mead=Path("data/encoded/mead"),
             embedder=EmotionEmbedder.from_pretrained(EMBEDDER),
             priors=load_priors(PRIORS),
+            prior_source=params.priors.source,
             backbone=Path("models/backbone"),
             settings=settings,
             run_dir=run_dir,

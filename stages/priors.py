@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dicetalk.config import load_params
 from dicetalk.files import write_json
 from stages import run
 
 
 def main() -> None:
-    """Write `models/priors.safetensors`."""
+    """Read `priors` and write `models/priors.safetensors`."""
     from dicetalk.data.dataset import EncodedClips
     from dicetalk.models.embedder import EmotionEmbedder
-    from dicetalk.training.priors import class_priors, prior_metrics, save_priors
+    from dicetalk.training.priors import class_priors, label_priors, prior_metrics, save_priors
 
     embedder = EmotionEmbedder.from_pretrained("models/embedder")
-    priors = class_priors(embedder, EncodedClips([Path("data/encoded/mead")], "train"))
+    if load_params().priors.source == "label":
+        priors = label_priors(embedder.config.embedding_dim)
+    else:
+        priors = class_priors(embedder, EncodedClips([Path("data/encoded/mead")], "train"))
     save_priors(priors, Path("models/priors.safetensors"))
     write_json(Path("metrics/priors.json"), prior_metrics(priors))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -86,6 +87,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         clip_frames: frames at 25 fps of the excerpts it is trained on; `embed` cuts longer clips into such
             windows.
         dropout: dropout probability.
+        modalities: what it reads of a clip, `both`, or `audio` or `video` alone; the other is ignored.
     """
 
     @register_to_config
@@ -100,6 +102,7 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         num_heads: int = 4,
         clip_frames: int = 50,
         dropout: float = 0.1,
+        modalities: Literal["both", "audio", "video"] = "both",
     ):
         super().__init__()
         speech_dim = SPEECH_TOKENS_PER_FRAME * speech_layers * speech_channels
@@ -150,9 +153,13 @@ class EmotionEmbedder(ModelMixin, ConfigMixin):
         expression_present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the fused features `(batch, 2 * hidden_dim)` that the Gaussian is read from."""
+        speech = None if self.config.modalities == "video" else speech
+        expression = None if self.config.modalities == "audio" else expression
         given = expression if speech is None else speech
         if given is None:
-            raise ValueError("The embedder needs speech, expression or both.")
+            raise ValueError(
+                f"The embedder reads {self.config.modalities}: speech for audio, expression for video."
+            )
 
         # 1. Each modality by itself
         batch = len(given)

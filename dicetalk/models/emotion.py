@@ -24,7 +24,7 @@ class EmotionOutput(BaseOutput):
     Args:
         tokens: emotion condition `(batch, frames, num_tokens, dim)`.
         vq_loss: scalar; 0 in whole-bank mode, where no code is looked up.
-        indices: nearest code of each prior `(batch, frames)`; `None` in whole-bank mode.
+        indices: nearest code of each prior `(batch, frames)`; `None` in whole-bank mode and without a bank.
     """
 
     tokens: torch.Tensor
@@ -101,6 +101,9 @@ class EmotionModel(ModelMixin, ConfigMixin):
         classifier_in_channels: channels of the UNet features the emotion discriminator sees.
         num_classes: (emotion, level) classes.
         retrieval: the mode `forward` uses unless told otherwise; False is the release's inference setting.
+        use_bank: False leaves out bank and attention, so that the tokens are the projected prior alone: the
+            paper's ablation without the emotion bank (its table 4). Such a model has no `codebook`,
+            `kv_tokens_linear` and `attention`, and is none of the released shape.
     """
 
     @register_to_config
@@ -115,12 +118,14 @@ class EmotionModel(ModelMixin, ConfigMixin):
         classifier_in_channels: int = 1280,
         num_classes: int = 22,
         retrieval: bool = False,
+        use_bank: bool = True,
     ):
         super().__init__()
         self.emo_linear = TokenProjection(prior_dim, hidden_dim, num_tokens, dim)
-        self.kv_tokens_linear = TokenProjection(dim, hidden_dim, num_tokens, dim)
-        self.codebook = EmotionBank(prior_dim, dim, num_codes)
-        self.attention = EmotionAttention(dim, num_heads)
+        if use_bank:
+            self.kv_tokens_linear = TokenProjection(dim, hidden_dim, num_tokens, dim)
+            self.codebook = EmotionBank(prior_dim, dim, num_codes)
+            self.attention = EmotionAttention(dim, num_heads)
         self.classifier = EmotionDiscriminator(classifier_in_channels, num_classes)
 
     def forward(
@@ -142,11 +147,14 @@ class EmotionModel(ModelMixin, ConfigMixin):
                 learns in retrieval mode alone; True lets the attention train the codes.
 
         Returns:
-            Tokens, VQ loss and code indices.
+            Tokens, VQ loss and code indices; the modes are the same without a bank.
         """
         batch, frames = prior.shape[:2]
         retrieval = self.config.retrieval if retrieval is None else retrieval
         keep = None if drop_mask is None else (~drop_mask[..., None]).to(prior.dtype)
+        if not self.config.use_bank:
+            tokens = self.emo_linear(prior if keep is None else prior * keep)
+            return EmotionOutput(tokens, prior.new_zeros(()))
 
         # 1. Keys and values: one code per prior, or the whole bank once for all of them
         if retrieval:

@@ -97,6 +97,7 @@ def build_networks(params: Params, config: dict[str, Any]) -> TrainedNetworks:
             hidden_dim=bank.dim,
             classifier_in_channels=unet.config.block_out_channels[-1],
             num_classes=len(CLASSES),
+            use_bank=bank.use_bank,
         ),
         pose_guider=PoseGuider(
             conditioning_embedding_channels=unet.config.block_out_channels[0],

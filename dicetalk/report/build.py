@@ -14,6 +14,7 @@ from dicetalk.files import atomic_path, read_json
 from dicetalk.labels import EMOTIONS
 from dicetalk.progress import log
 from dicetalk.report import graph
+from dicetalk.report.ablations import read_ablations, text_table
 from dicetalk.report.charts import heat_map, interval_chart, line_chart
 from dicetalk.report.provenance import provenance, stage_costs
 from dicetalk.report.tables import accuracy_by_emotion, data_counts, metric_rows, shown, system_names
@@ -83,8 +84,12 @@ def gather(params: Params) -> dict[str, Any]:
         "curves": {name: training_charts(models / path) for name, path in CURVES.items()},
         "embedder": read_json(metrics / "train_embedder.json"),
         "bank": bank,
-        "bank_map": _correlation_map("emotions through the bank", bank["emotion_correlation"]),
+        "bank_map": _correlation_map("emotions through the bank", bank["emotion_correlation"])
+        if params.learn_bank.use_bank
+        else None,
         "prior_map": _correlation_map("emotion priors", priors),
+        "ablations": read_ablations(metrics / "ablations.json"),
+        "text_table": text_table,
         "backbone": read_json(metrics / "backbone.json"),
         "emotions": EMOTIONS,
         "grid": emotion_grid(generated, params.report.grid_identities, params.report.grid_level),

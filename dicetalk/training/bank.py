@@ -4,7 +4,7 @@ As released, the bank gets a gradient from the VQ loss in retrieval mode alone (
 authors trained it is not stated. Here each step trains both modes on priors of training clips: the VQ
 loss, and one classifier of the 22 classes on the mean output token of retrieval mode and of whole-bank
 mode. Codes that no prior chooses are moved onto priors, as in other VQ models; without that most of the
-bank stays unused.
+bank stays unused. With `use_bank: false` the same stage learns the projection of the prior alone.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
-from dicetalk.training.embeddings import MODALITIES, embed_clips
+from dicetalk.training.embeddings import MODALITIES, modalities_of
 from dicetalk.training.loop import train
 from dicetalk.training.parallel import own_slice, process_index
-from dicetalk.training.priors import cosine_matrix
+from dicetalk.training.priors import PriorSource, clip_priors, cosine_matrix
 from dicetalk.training.timings import take_timings
 
 RESTART_EVERY_STEPS = 20
@@ -41,13 +41,14 @@ class ClipPriors:
     """Priors of labelled clips from audio, video and both, so that the bank knows all three kinds of input.
 
     Attributes:
-        priors: `(clips, 3, embedding_dim)` in the order of `MODALITIES`.
+        priors: `(clips, kinds, embedding_dim)`: audio, video and both, or the one there is.
         classes: class index `(clips,)`.
     """
 
-    def __init__(self, embedder: EmotionEmbedder, clips: EncodedClips):
+    def __init__(self, embedder: EmotionEmbedder, clips: EncodedClips, source: PriorSource):
+        inputs = modalities_of(embedder) if source == "embedding" else MODALITIES[-1:]
         self.priors = torch.from_numpy(
-            np.stack([embed_clips(embedder, clips, m) for m in MODALITIES], axis=1)
+            np.stack([clip_priors(source, embedder, clips, m) for m in inputs], axis=1)
         )
         table = clips.table
         pairs = zip(table["emotion"], table["level"], strict=True)
@@ -56,7 +57,7 @@ class ClipPriors:
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Return random priors `(count, embedding_dim)` and their classes."""
         rows = rng.integers(len(self.classes), size=count)
-        return self.priors[rows, rng.integers(len(MODALITIES), size=count)], self.classes[rows]
+        return self.priors[rows, rng.integers(self.priors.shape[1], size=count)], self.classes[rows]
 
 
 class BankObjective:
@@ -88,7 +89,8 @@ class BankObjective:
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of one batch."""
         rng = np.random.default_rng([self.settings.training.seed, step])
-        if step % RESTART_EVERY_STEPS == 0 and step < RESTART_PART * self.settings.training.num_steps:
+        learning = self.settings.use_bank and step < RESTART_PART * self.settings.training.num_steps
+        if learning and step % RESTART_EVERY_STEPS == 0:
             self.restart_unused_codes(rng)
         priors, classes = (part[own_slice(batch_size)] for part in self.train_priors.draw(rng, batch_size))
         retrieved = self.emotion_model(priors[:, None], retrieval=True)
@@ -102,12 +104,13 @@ class BankObjective:
     def validate(self, step: int) -> dict[str, float]:
         """Return accuracy in both modes and code usage on held-out identities."""
         metrics = {}
-        classes = self.test_priors.classes.repeat_interleave(len(MODALITIES))
+        classes = self.test_priors.classes.repeat_interleave(self.test_priors.priors.shape[1])
         for name, retrieval in (("retrieval", True), ("whole_bank", False)):
             tokens = self.emotion_model(self.test_priors.priors, retrieval=retrieval).tokens
             accuracy = (self._logits(tokens).flatten(0, 1).argmax(-1) == classes).float().mean()
             metrics[f"class_accuracy_{name}"] = accuracy.item()
-        return metrics | code_usage(self.emotion_model, self.test_priors.priors)
+        usage = code_usage(self.emotion_model, self.test_priors.priors) if self.settings.use_bank else {}
+        return metrics | usage
 
     @torch.no_grad()
     def restart_unused_codes(self, rng: np.random.Generator) -> None:
@@ -170,6 +173,7 @@ def learn_bank(
     encoded_mead: Path,
     embedder: EmotionEmbedder,
     priors: dict[str, np.ndarray],
+    prior_source: PriorSource,
     backbone: Path,
     settings: LearnBank,
     run_dir: Path,
@@ -182,6 +186,7 @@ def learn_bank(
         encoded_mead: `data/encoded/mead`.
         embedder: the trained embedder.
         priors: class means of mode P, for the correlation matrix.
+        prior_source: what the priors of clips are, `priors.source`.
         backbone: `models/backbone`, whose UNet decides about token and feature widths.
         settings: the section of `params.yaml`.
         run_dir: folder of checkpoints.
@@ -189,7 +194,8 @@ def learn_bank(
         tracker: receives the curves.
 
     Returns:
-        The stage's metrics; empty on all processes but the main one, which saves the bank.
+        The stage's metrics; without a bank, nothing about codes; empty on all processes but the main one, which
+        saves the bank.
 
     Raises:
         DicetalkError: when `learn_bank.dim` is not the UNet's token width.
@@ -211,9 +217,10 @@ def learn_bank(
         hidden_dim=settings.dim,
         classifier_in_channels=unet_config["block_out_channels"][-1],
         num_classes=len(CLASSES),
+        use_bank=settings.use_bank,
     )
     train_priors, test_priors = (
-        ClipPriors(embedder, EncodedClips([encoded_mead], s)) for s in ("train", "test")
+        ClipPriors(embedder, EncodedClips([encoded_mead], s), prior_source) for s in ("train", "test")
     )
     objective = BankObjective(emotion_model, train_priors, test_priors, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "learn_bank")
@@ -223,6 +230,8 @@ def learn_bank(
     with atomic_directory(output) as folder:
         emotion_model.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")
+    if not settings.use_bank:
+        return {"training": metrics}
     training_usage = code_usage(emotion_model, train_priors.priors)
     return {
         "training": metrics,

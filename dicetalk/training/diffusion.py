@@ -110,7 +110,8 @@ class DiffusionObjective:
         }
         # No gradient reaches these: the bank is learned before, and softmax over one image token ignores
         # its key.
-        emotion_model.codebook.requires_grad_(False)
+        if emotion_model.config.use_bank:
+            emotion_model.codebook.requires_grad_(False)
         for _, attention in unet.named_cross_attentions():
             attention.to_k.requires_grad_(False)
 

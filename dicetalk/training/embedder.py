@@ -27,6 +27,7 @@ from dicetalk.tracking import Tracker
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
+from dicetalk.training.embeddings import modalities_of
 from dicetalk.training.identity_removal import (
     erase_identity_from_output,
     fold_inputs,
@@ -74,11 +75,12 @@ class EmbedderObjective:
         batch = self.train_batches.draw(step, batch_size, own)
         data_seconds = time.monotonic() - started
 
-        # 1. Modality dropout: one of the two at most
+        # 1. Modality dropout: one of the two at most, none where there is only one
         chance = torch.rand(batch_size)[own]
         parallel.use_own_random_numbers()
-        speech_present = chance >= self.settings.modality_dropout
-        expression_present = chance < 1 - self.settings.modality_dropout
+        dropout = self.settings.modality_dropout if self.settings.modalities == "both" else 0.0
+        speech_present = chance >= dropout
+        expression_present = chance < 1 - dropout
         output = self.embedder(batch.speech, batch.expression, speech_present, expression_present)
 
         # 2. Terms; samples are contrasted with those of all processes
@@ -100,13 +102,14 @@ class EmbedderObjective:
     def validate(self, step: int) -> dict[str, float]:
         """Return the contrastive loss of `mu` on held-out identities for each choice of modalities."""
         batch = self.test_batches.draw(VALIDATION_STEP_OFFSET, 4 * self.settings.training.batch_size)
-        outputs = {
-            "audio": self.embedder(batch.speech, None),
-            "video": self.embedder(None, batch.expression),
-            "both": self.embedder(batch.speech, batch.expression),
+        given = {
+            "audio": (batch.speech, None),
+            "video": (None, batch.expression),
+            "both": (batch.speech, batch.expression),
         }
         return {
-            f"contrastive_{name}": self._contrastive(out.mu, batch).item() for name, out in outputs.items()
+            f"contrastive_{name}": self._contrastive(self.embedder(*given[name]).mu, batch).item()
+            for name in modalities_of(self.embedder)
         }
 
     def _contrastive(self, mu: Tensor, batch: EmbedderBatch) -> Tensor:
@@ -199,6 +202,7 @@ def train_embedder(
         num_layers=settings.num_layers,
         num_heads=settings.num_heads,
         clip_frames=settings.clip_frames,
+        modalities=settings.modalities,
     )
     fit_normalisation(embedder, train_batches)
     if settings.identity_weight:

@@ -15,7 +15,7 @@ from dicetalk.data.dataset import EncodedClips
 from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
 from dicetalk.labels import CLASSES, EMOTIONS, class_index, emotion_index
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.training.embeddings import MODALITIES, embed_clips
+from dicetalk.training.embeddings import embed_clips, modalities_of
 
 BOOTSTRAP_SAMPLES = 1000
 
@@ -33,10 +33,10 @@ def embedder_metrics(
 
     Returns:
         - `class_accuracy`, `emotion_accuracy`: of linear probes fitted on the training identities and scored
-          on the held-out ones, from audio, video, both, and from the plain input features (`features`), with
-          `chance`;
+          on the held-out ones, from audio, video, both (or the one there is), and from the plain input
+          features (`features`), with `chance`;
         - `identity_accuracy`: of linear probes that name a training identity in classes they were not fitted
-          on, from `mu` (both modalities), `mu_audio`, `mu_video` and the plain features, with `chance`. The
+          on, from `mu` (all modalities), `mu_audio`, `mu_video` and the plain features, with `chance`. The
           removal of identity was fitted on these very people, so that this shows that it is complete, not
           that it generalises;
         - `held_out_identity_accuracy`: likewise with probes that know held-out identities only. The embedder
@@ -52,7 +52,7 @@ def embedder_metrics(
     people = {side: clips.table["identity"].to_numpy(str) for side, clips in sides.items()}
     vectors = {
         str(name): (embed_clips(embedder, train, name), embed_clips(embedder, test, name))
-        for name in MODALITIES
+        for name in modalities_of(embedder)
     }
     inputs = {**vectors, "features": (plain_features(train), plain_features(test))}
     *single, fullest = vectors

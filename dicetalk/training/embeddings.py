@@ -15,11 +15,20 @@ MODALITIES: tuple[Modalities, ...] = ("audio", "video", "both")
 BATCH_CLIPS = 64
 
 
+def modalities_of(embedder: EmotionEmbedder) -> tuple[Modalities, ...]:
+    """Return what an embedder can be given: all of `MODALITIES`, or the only one it was trained on."""
+    only = embedder.config.modalities
+    return MODALITIES if only == "both" else (only,)
+
+
 @torch.no_grad()
 def embed_clips(
     embedder: EmotionEmbedder, clips: EncodedClips, modalities: Modalities = "both"
 ) -> np.ndarray:
-    """Return `EmotionEmbedder.embed` of each clip `(clips, embedding_dim)`, in the order of the table."""
+    """Return `EmotionEmbedder.embed` of each clip `(clips, embedding_dim)`, in the order of the table.
+
+    `both` of an embedder of one modality is that modality.
+    """
     embedder.eval()
     vectors = np.empty((len(clips), embedder.config.embedding_dim), np.float32)
     for start in range(0, len(clips), BATCH_CLIPS):

@@ -28,10 +28,9 @@ from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import averaged_weights, write_curves
 from dicetalk.training.diffusion import DiffusionObjective
-from dicetalk.training.embeddings import embed_clips
 from dicetalk.training.loop import train
 from dicetalk.training.parallel import process_index
-from dicetalk.training.priors import load_priors, prior_name
+from dicetalk.training.priors import clip_priors, load_priors, prior_name
 from dicetalk.training.samples import SampleVideos
 from dicetalk.training.timings import take_timings
 
@@ -94,7 +93,10 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         pose_guider=pipeline.pose_guider,
         train_batches=batches["train"],
         test_batches=batches["test"],
-        clip_priors=(embed_clips(embedder, clips["train"]), embed_clips(embedder, clips["test"])),
+        clip_priors=(
+            clip_priors(params.priors.source, embedder, clips["train"]),
+            clip_priors(params.priors.source, embedder, clips["test"]),
+        ),
         class_priors=class_priors,
         scaling_factor=vae.config.scaling_factor,
         fps=fps,

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches
 from dicetalk.models.embedder import EmotionEmbedder, ModalityEncoder, per_frame_speech
-from dicetalk.training.embeddings import MODALITIES
+from dicetalk.training.embeddings import modalities_of
 
 EXCERPT_PLACES = (0.0, 0.5, 1.0)  # of a clip, from its first to its last possible excerpt
 BATCH_CLIPS = 64
@@ -83,14 +83,14 @@ def erase_identity_from_output(embedder: EmotionEmbedder, batches: EmbedderBatch
         for batch in excerpts(batches, place):
             speech, expression = batch.speech.to(embedder.device), batch.expression.to(embedder.device)
             given = {"audio": (speech, None), "video": (None, expression), "both": (speech, expression)}
-            for number, name in enumerate(MODALITIES):
+            for number, name in enumerate(modalities):
                 hidden.append(embedder.fuse(*given[name]).double().cpu())
                 labels = torch.stack([batch.classes, batch.identities], dim=1)
                 groups.append(torch.cat([labels, torch.full((len(labels), 1), number)], dim=1))
     features, labels = torch.cat(hidden), torch.cat(groups)
     # Audio, video and both are treated as corpora of their own, so that none of the three keeps identity.
-    classes = labels[:, 0] * len(MODALITIES) + labels[:, 2]
-    identities = labels[:, 1] * len(MODALITIES) + labels[:, 2]
+    classes = labels[:, 0] * len(modalities) + labels[:, 2]
+    identities = labels[:, 1] * len(modalities) + labels[:, 2]
     eraser, mean = erasing_map(features, classes, identities)
     for layer in (embedder.mu, embedder.log_variance):
         weight = layer.weight.double().cpu()

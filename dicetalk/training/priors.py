@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -11,10 +11,11 @@ from safetensors.numpy import load_file, save_file
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path
-from dicetalk.labels import EMOTIONS, class_index, levels_of
+from dicetalk.labels import CLASSES, EMOTIONS, class_index, levels_of
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.training.embeddings import embed_clips
+from dicetalk.training.embeddings import Modalities, embed_clips
 
+PriorSource = Literal["embedding", "label"]
 PRIORS_FILE = "priors.safetensors"
 
 
@@ -37,6 +38,54 @@ def class_priors(embedder: EmotionEmbedder, clips: EncodedClips) -> dict[str, np
             priors[prior_name(emotion, level)] = vectors[chosen].mean(0).astype(np.float32)
         priors[f"P/{emotion}"] = vectors[emotions == emotion].mean(0).astype(np.float32)
     return priors
+
+
+def clip_priors(
+    source: PriorSource,
+    embedder: EmotionEmbedder,
+    clips: EncodedClips,
+    modalities: Modalities = "both",
+) -> np.ndarray:
+    """Return the prior of each clip, float32 `(clips, embedding_dim)`.
+
+    Args:
+        source: `embedding`, what the embedder reads from the clip; or `label`, its class and nothing else,
+            and zeros, the dropped condition, for clips without a label.
+        embedder: the trained embedder, of which `label` takes the width only.
+        clips: the clips.
+        modalities: what the embedder reads.
+    """
+    if source == "embedding":
+        return embed_clips(embedder, clips, modalities)
+    codes = label_codes(embedder.config.embedding_dim)
+    vectors = np.zeros((len(clips), codes.shape[1]), np.float32)
+    for row, (emotion, level) in enumerate(zip(clips.table["emotion"], clips.table["level"], strict=True)):
+        if isinstance(emotion, str):
+            vectors[row] = codes[class_index(emotion, int(level))]
+    return vectors
+
+
+def label_priors(dim: int) -> dict[str, np.ndarray]:
+    """Return priors that say the class and nothing else, by the keys of `class_priors`."""
+    codes = dict(zip(CLASSES, label_codes(dim), strict=True))
+    priors = {prior_name(*pair): code for pair, code in codes.items()}
+    for emotion in EMOTIONS:
+        priors[f"P/{emotion}"] = np.mean([codes[emotion, level] for level in levels_of(emotion)], axis=0)
+    return priors
+
+
+def label_codes(dim: int) -> np.ndarray:
+    """Return one-hot classes with the zero mean and unit variance of an embedding, float32 `(22, dim)`.
+
+    Raises:
+        DicetalkError: when `dim` has no room for the classes.
+    """
+    if dim < len(CLASSES):
+        raise DicetalkError(
+            f"priors.source is label, so train_embedder.embedding_dim must be >= {len(CLASSES)}; it is {dim}."
+        )
+    codes = np.eye(len(CLASSES), dim)
+    return ((codes - codes.mean(1, keepdims=True)) / codes.std(1, keepdims=True)).astype(np.float32)
 
 
 def prior_name(emotion: str, level: int) -> str:

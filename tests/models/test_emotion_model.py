@@ -40,6 +40,17 @@ def test_dropped_prior_leaves_no_trace(model):
         torch.testing.assert_close(first, second)
 
 
+def test_without_a_bank_the_tokens_are_the_projected_prior():
+    plain = EmotionModel(prior_dim=6, dim=8, num_codes=5, num_tokens=3, hidden_dim=8, use_bank=False)
+    assert {name.split(".")[0] for name in plain.state_dict()} == {"emo_linear", "classifier"}
+    priors, drop = torch.randn(2, 3, 6), torch.zeros(2, 3, dtype=torch.bool)
+    drop[0, 1] = True
+    output = plain(priors, drop)
+    torch.testing.assert_close(output.tokens[1], plain.emo_linear(priors[1]))
+    torch.testing.assert_close(output.tokens[0, 1], plain.null_tokens()[0, 0])
+    assert output.vq_loss == 0 and output.indices is None
+
+
 def test_bank_learns_in_retrieval_mode_or_on_request(model):
     def bank_gradient(**options):
         model.zero_grad(set_to_none=True)

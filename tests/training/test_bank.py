@@ -13,11 +13,12 @@ import torch
 from dicetalk.config import LearnBank, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
+from dicetalk.labels import CLASSES
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.tracking import Tracker
 from dicetalk.training.bank import BankObjective, ClipPriors, bank_attention, code_usage, learn_bank
-from dicetalk.training.priors import class_priors
+from dicetalk.training.priors import class_priors, clip_priors, label_priors, prior_name
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,7 @@ def learn(root: Path, embedder: EmotionEmbedder, settings: LearnBank, output: Pa
         root / "mead",
         embedder,
         priors,
+        "embedding",
         root / "backbone",
         settings,
         output / "run",
@@ -81,12 +83,36 @@ def test_a_bank_of_another_width_is_refused(
 
 
 def test_unused_codes_move_onto_priors(root: Path, embedder: EmotionEmbedder, settings: LearnBank):
-    priors = ClipPriors(embedder, EncodedClips([root / "mead"], "train"))
+    priors = ClipPriors(embedder, EncodedClips([root / "mead"], "train"), "embedding")
     model = EmotionModel(16, 32, 32, 4, 4, 32, 24)
     objective = BankObjective(model, priors, priors, settings)
     before = code_usage(model, priors.priors)["codes_used"]
     objective.restart_unused_codes(np.random.default_rng(0))
     assert code_usage(model, priors.priors)["codes_used"] > max(before, 16)
+
+
+def test_without_a_bank_the_projection_learns_alone(root, embedder, settings, tmp_path: Path):
+    metrics = learn(root, embedder, settings.model_copy(update={"use_bank": False}), tmp_path)
+    model = EmotionModel.from_pretrained(tmp_path / "bank")
+    assert not hasattr(model, "codebook") and set(metrics) == {"training"}
+    assert metrics["training"]["class_accuracy_whole_bank"] > 3 / 22
+    assert "codes_used" not in metrics["training"]
+
+
+def test_label_priors_say_the_class_and_nothing_else(root: Path, embedder: EmotionEmbedder):
+    wide = EmotionEmbedder(1, 6, 136, embedding_dim=24, hidden_dim=32, num_layers=1, num_heads=2)
+    clips = EncodedClips([root / "mead", fake_corpus.write_encoded_hdtf(root / "hdtf")], "train")
+    vectors, priors = clip_priors("label", wide, clips), label_priors(24)
+    for row, clip in clips.table.iterrows():
+        labelled = isinstance(clip["emotion"], str)
+        expected = priors[f"P/{clip['emotion']}/{clip['level']}"] if labelled else np.zeros(24)
+        assert np.array_equal(vectors[row], expected), clip["clip_id"]
+    codes = np.stack([priors[prior_name(*pair)] for pair in CLASSES])
+    assert np.allclose(codes.mean(1), 0, atol=1e-6) and np.allclose(codes.std(1), 1, atol=1e-6)
+    assert set(priors) == set(class_priors(wide, EncodedClips([root / "mead"], "train")))
+    assert ClipPriors(wide, EncodedClips([root / "mead"], "train"), "label").priors.shape[1] == 1
+    with pytest.raises(DicetalkError, match="embedding_dim must be >= 22; it is 16"):
+        clip_priors("label", embedder, clips)
 
 
 def test_bank_attention_is_a_distribution_over_codes():

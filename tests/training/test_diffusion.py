@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from dicetalk.config import ConditionDropout, Params
 from dicetalk.data.media import read_video
 from dicetalk.models.embedder import EmotionEmbedder
+from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.tracking import Tracker
 from dicetalk.training import finetune
@@ -111,6 +113,31 @@ def test_every_parameter_that_trains_gets_a_gradient(objective: DiffusionObjecti
         assert not missing, f"{name}: {missing}"
 
 
+def test_a_model_without_a_bank_trains_saves_and_generates(params: Params, project: Path, tmp_path: Path):
+    root = tmp_path / "project"
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "dicetalk"))
+    config = EmotionModel.load_config(root / "models/bank")
+    shutil.rmtree(root / "models/bank")
+    EmotionModel.from_config(config, use_bank=False).save_pretrained(root / "models/bank")
+    finetune.train_diffusion(params, root, tmp_path / "run", Tracker())
+    pipeline = DiceTalkPipeline.from_pretrained(root / "models/dicetalk")
+    assert not pipeline.emotion_model.config.use_bank
+    happy, sad = (generate(pipeline, prior) for prior in (torch.zeros(16), torch.ones(16)))
+    assert happy.shape == (1, 6, 3, 64, 64) and not torch.equal(happy, sad)
+
+
+def generate(pipeline: DiceTalkPipeline, prior: torch.Tensor) -> torch.Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        torch.zeros(1, 3, 64, 64),
+        torch.zeros(6, 10, 1, 6),
+        prior,
+        torch.ones(1, 1, 64, 64),
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+    ).frames
+
+
 def test_metrics_of_training(trained: dict):
     assert {"loss_sigma_1", "class_accuracy_sigma_1", "audio_gain_sigma_1", "emotion_gain_sigma_1"} <= set(
         trained["training"]
@@ -124,16 +151,7 @@ def test_the_saved_folder_is_complete_and_generates(trained: dict, project: Path
     for name in ("priors.safetensors", "dicetalk.json", "curves.csv"):
         assert (folder / name).is_file()
     assert EmotionEmbedder.from_pretrained(folder / "embedder").config.embedding_dim == 16
-    pipeline = DiceTalkPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    frames = pipeline(
-        torch.zeros(1, 3, 64, 64),
-        torch.zeros(6, 10, 1, 6),
-        torch.zeros(16),
-        torch.ones(1, 1, 64, 64),
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-    ).frames
+    frames = generate(DiceTalkPipeline.from_pretrained(folder), torch.zeros(16))
     assert frames.shape == (1, 6, 3, 64, 64)
 
 

@@ -59,6 +59,22 @@ def test_a_masked_modality_equals_one_that_is_not_given():
     assert not torch.allclose(embedder(speech, None).mu, embedder(None, expression).mu, atol=1e-2)
 
 
+@pytest.mark.parametrize("only", ["audio", "video"])
+def test_an_embedder_of_one_modality_ignores_the_other(settings: TrainEmbedder, trained, tmp_path, only: str):
+    mead = trained[0]
+    training = settings.training.model_copy(update={"num_steps": 4})
+    few = settings.model_copy(update={"modalities": only, "training": training})
+    metrics = train_embedder(mead, few, tmp_path / "run", tmp_path / "embedder", Tracker())
+    assert set(metrics["emotion_accuracy"]) == {only, "features", "chance"}
+    assert set(metrics["clustering_strength"]) == {only}
+    embedder = EmotionEmbedder.from_pretrained(tmp_path / "embedder").eval()
+    clips = EncodedClips([mead], "test")
+    assert np.array_equal(embed_clips(embedder, clips), embed_clips(embedder, clips, only))
+    absent = {"audio": (None, torch.randn(1, 8, 136)), "video": (torch.randn(1, 16, 1, 6), None)}[only]
+    with pytest.raises(ValueError, match=f"reads {only}"):
+        embedder(*absent)
+
+
 def test_long_and_short_clips_embed_to_one_vector():
     embedder = small_embedder()
     expression = torch.randn(20, 136)
