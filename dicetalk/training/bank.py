@@ -194,8 +194,8 @@ def learn_bank(
         tracker: receives the curves.
 
     Returns:
-        The stage's metrics; without a bank, nothing about codes; empty on all processes but the main one, which
-        saves the bank.
+        The stage's metrics, without a bank nothing about codes; empty on all processes but the main one,
+        which saves the bank.
 
     Raises:
         DicetalkError: when `learn_bank.dim` is not the UNet's token width.

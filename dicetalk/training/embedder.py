@@ -85,7 +85,9 @@ class EmbedderObjective:
 
         # 2. Terms; samples are contrasted with those of all processes
         contrastive = supervised_contrastive(
-            *map(parallel.gather, (output.sample(), batch.classes, batch.identities)),
+            parallel.gather(output.sample()),
+            parallel.gather(batch.classes),
+            parallel.gather(batch.identities),
             self.settings.temperature,
         )
         kl = kl_to_standard_normal(output)

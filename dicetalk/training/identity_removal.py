@@ -78,6 +78,7 @@ def fold_inputs(embedder: EmotionEmbedder) -> None:
 def erase_identity_from_output(embedder: EmotionEmbedder, batches: EmbedderBatches) -> None:
     """Blind `mu` and `log_variance` to what the fused features tell linearly about training identities."""
     embedder.eval()
+    modalities = modalities_of(embedder)
     hidden, groups = [], []
     for place in EXCERPT_PLACES:
         for batch in excerpts(batches, place):
