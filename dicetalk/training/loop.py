@@ -247,7 +247,7 @@ def _check_processes(settings: Training, label: str, fully_sharded: bool, kind: 
     running = parallel.num_processes()
     if kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         raise DicetalkError(
-            f"{label}: checkpoints of this loop are whole, which {kind} of `accelerate launch` would prevent; "
+            f"{label}: this loop writes whole checkpoints, which {kind} of `accelerate launch` prevents; "
             "launch without it, and set train_diffusion.fully_sharded for FSDP."
         )
     if settings.num_processes not in (1, running):
