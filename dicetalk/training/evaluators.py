@@ -80,6 +80,9 @@ class _NamedTracker:
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         self.tracker.log_metrics({f"{self.kind}/{name}": value for name, value in metrics.items()}, step)
 
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        self.tracker.log_artifact(path, f"{self.kind}/{folder}")
+
 
 def _fingerprint(clips: Sequence[Clip]) -> int:
     """Return a checksum of frames, sound and labels: other data must not resume this run."""

@@ -108,7 +108,7 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
 
     # Setup modules and optimiser.
-    trained = parallel.Trained(objective.modules)
+    trained: Any = parallel.Trained(objective.modules)  # wrapped in place or by another module
     if sharded_units:
         shard(trained, sharded_units)
     parameters = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
