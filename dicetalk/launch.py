@@ -1,4 +1,4 @@
-"""Starting a stage in several processes, through PyTorch's elastic launcher, and knowing which this is."""
+"""Starting a stage in several processes with PyTorch's elastic launcher, and knowing which one this is."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ def tiny_params(repository: Path, **training: object) -> Params:
     params = load_params(repository / "profiles/demo.yaml")
     steps = {
         "num_steps": 4,
+        "num_processes": 1,
         "batch_size": 4,
         "threads": 1,
         "validate_every_steps": 4,

@@ -81,7 +81,7 @@ class _NamedTracker:
         self.tracker.log_metrics({f"{self.kind}/{name}": value for name, value in metrics.items()}, step)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        self.tracker.log_artifact(path, folder)
+        self.tracker.log_artifact(path, f"{self.kind}/{folder}")
 
 
 def _fingerprint(clips: Sequence[Clip]) -> int:

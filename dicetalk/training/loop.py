@@ -108,7 +108,7 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
 
     # Setup modules and optimiser.
-    trained = parallel.Trained(objective.modules)
+    trained: Any = parallel.Trained(objective.modules)  # wrapped in place or by another module
     if sharded_units:
         shard(trained, sharded_units)
     parameters = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
@@ -247,7 +247,7 @@ def _check_processes(settings: Training, label: str, fully_sharded: bool, kind: 
     running = parallel.num_processes()
     if kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         raise DicetalkError(
-            f"{label}: checkpoints of this loop are whole, {kind} of `accelerate launch` would prevent that; "
+            f"{label}: this loop writes whole checkpoints, which {kind} of `accelerate launch` prevents; "
             "launch without it, and set train_diffusion.fully_sharded for FSDP."
         )
     if settings.num_processes not in (1, running):

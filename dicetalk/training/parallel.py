@@ -99,7 +99,7 @@ def mean(numbers: dict[str, float], device: torch.device) -> dict[str, float]:
 
 
 class Trained(nn.Module):
-    """Modules as one with any function as forward pass: there gradients are averaged, or weights gathered."""
+    """Modules as one whose forward pass is any function, where gradients are averaged or weights gathered."""
 
     def __init__(self, modules: dict[str, nn.Module]):
         super().__init__()

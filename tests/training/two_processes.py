@@ -135,6 +135,7 @@ def main(repository: Path, project: Path, out: Path) -> None:
     if parallel.num_processes() > 1:
         logs += train_sharded_diffusion(repository, project, out)
     result = {
+        "out": str(out),
         "drawn": drawn + drawn_accumulated,
         "contrastive": [loss, *gradient],
         "nan": refused(repository, out / "nan", nan_at=7),
