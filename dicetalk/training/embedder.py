@@ -84,12 +84,10 @@ class EmbedderObjective:
         output = self.embedder(batch.speech, batch.expression, speech_present, expression_present)
 
         # 2. Terms; samples are contrasted with those of all processes
-        contrastive = supervised_contrastive(
-            parallel.gather(output.sample()),
-            parallel.gather(batch.classes),
-            parallel.gather(batch.identities),
-            self.settings.temperature,
+        sample, classes, identities = (
+            parallel.gather(part) for part in (output.sample(), batch.classes, batch.identities)
         )
+        contrastive = supervised_contrastive(sample, classes, identities, self.settings.temperature)
         kl = kl_to_standard_normal(output)
         logits = self.identity_classifier(ReverseGradient.apply(output.mu))
         identity = F.cross_entropy(logits, batch.identities)
