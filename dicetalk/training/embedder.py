@@ -23,6 +23,7 @@ from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
+from dicetalk.training.embeddings import EMBEDDINGS_FILE, embedding_table
 from dicetalk.training.loop import train
 from dicetalk.training.timings import take_timings
 
@@ -195,4 +196,6 @@ def train_embedder(
     with atomic_directory(output) as folder:
         embedder.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")
+        table = embedding_table(embedder, {"train": train_clips, "test": test_clips})
+        table.to_parquet(folder / EMBEDDINGS_FILE, index=False)
     return {"training": metrics, **embedder_metrics(embedder, train_clips, test_clips)}

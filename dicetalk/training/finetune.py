@@ -26,7 +26,8 @@ from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import write_curves
-from dicetalk.training.diffusion import DiffusionObjective
+from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective
+from dicetalk.training.discrimination import discrimination_by_noise
 from dicetalk.training.embeddings import embed_clips
 from dicetalk.training.loop import train
 from dicetalk.training.priors import load_priors, prior_name
@@ -96,6 +97,8 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     )
     metrics = train(objective, settings.training, run_dir, tracker, "train_diffusion")
     metrics = take_timings(metrics, run_dir, tracker)
+    short_windows = settings.training.batch_size * settings.num_frames // SHORT_WINDOW_FRAMES
+    discrimination = discrimination_by_noise(objective, short_windows)
 
     # Results
     with atomic_directory(models / "dicetalk") as folder:
@@ -109,7 +112,12 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     parameters = {
         name: sum(p.numel() for p in module.parameters()) for name, module in objective.modules.items()
     }
-    return {"training": metrics, "train_clips": len(clips["train"]), "parameters": parameters}
+    return {
+        "training": metrics,
+        "discrimination": discrimination,
+        "train_clips": len(clips["train"]),
+        "parameters": parameters,
+    }
 
 
 def model_settings(params: Params) -> dict[str, Any]:
