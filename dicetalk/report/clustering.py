@@ -8,7 +8,11 @@ from dicetalk.labels import EMOTIONS
 from dicetalk.report.figure import Figure, described_svg
 from dicetalk.report.plots import MARKS, mark_sample
 
-INPUTS = {"audio": ("audio", "--series-2", 2), "video": ("video", "--ceiling", 1), "both": ("video + audio", "--series-1", 0)}
+INPUTS = {
+    "audio": ("audio", "--series-2", 2),
+    "video": ("video", "--ceiling", 1),
+    "both": ("video + audio", "--series-1", 0),
+}
 PAPER_TABLE = 5
 
 

@@ -46,7 +46,9 @@ def embedding_map(path: Path, probes: dict[str, Any]) -> Figure | None:
         (mark_sample(*styles[name]), f"{name}, held out")
         for name in sorted(table["identity"][held_out].unique())
     ]
-    legend.append((mark_sample("var(--floor)", 0, False), "small: training identities, a hue each on the right"))
+    legend.append(
+        (mark_sample("var(--floor)", 0, False), "small: training identities, a hue each on the right")
+    )
     return Figure(
         "Map of the emotion embedding",
         f"Mean embedding of {len(table)} clips by t-SNE (perplexity {PERPLEXITY:g}, started from the two principal"
@@ -90,7 +92,10 @@ def identity_styles(table: pd.DataFrame) -> dict[str, tuple[str, int]]:
 def probe_rows(probes: dict[str, Any]) -> list[list[str]]:
     """Return the probes that belong to the map as rows of name, what they read, accuracy and chance."""
     rows = []
-    for label, key in (("8 emotions, held-out people", "emotion_accuracy"), ("identity", "identity_accuracy")):
+    for label, key in (
+        ("8 emotions, held-out people", "emotion_accuracy"),
+        ("identity", "identity_accuracy"),
+    ):
         values = probes[key]
         for name, value in values.items():
             if name != "chance":

@@ -15,7 +15,7 @@ from dicetalk.report.discrimination import discrimination_figure
 from dicetalk.report.embedding_map import embedding_map
 from dicetalk.report.levels import level_figure
 from dicetalk.report.lips import lips_figure
-from dicetalk.report.stills import blend_strip, contact_sheet
+from dicetalk.report.stills import contact_sheet
 
 
 def gather_figures(
@@ -41,5 +41,4 @@ def gather_figures(
         "levels": level_figure(per_clip, params.evaluate.bootstrap_samples),
         "lips": lips_figure(generated, processed, per_clip),
         "sheet": contact_sheet(generated, processed, people, level),
-        "blend": blend_strip(generated),
     }

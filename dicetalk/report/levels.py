@@ -83,6 +83,4 @@ def _chart(emotion: str, lines: list[Series]) -> Markup:
 
 def _cells(line: Series) -> list[str]:
     values = dict(zip(line.x, zip(line.y, line.low, line.high, strict=True), strict=True))
-    return [
-        "{:.2f} [{:.2f}, {:.2f}]".format(*values[level]) if level in values else "–" for level in LEVELS
-    ]
+    return ["{:.2f} [{:.2f}, {:.2f}]".format(*values[level]) if level in values else "–" for level in LEVELS]

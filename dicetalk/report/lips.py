@@ -165,7 +165,9 @@ def _curves(openings: dict[str, np.ndarray], top: float, span: float) -> list[st
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y + 3.5:.1f}">{text}</text>')
     for name, values in openings.items():
-        colour, dash = ("var(--ceiling)", ' stroke-dasharray="5 3"') if name == "real" else ("var(--series-1)", "")
+        colour, dash = (
+            ("var(--ceiling)", ' stroke-dasharray="5 3"') if name == "real" else ("var(--series-1)", "")
+        )
         points = " ".join(
             f"{LEFT + span * (index + 0.5):.1f},{top + CURVE_HEIGHT * (1 - value / highest):.1f}"
             for index, value in enumerate(values)

@@ -1,4 +1,4 @@
-"""Still pictures of the report: a contact sheet of emotions and people, and a blend of two emotions."""
+"""Still pictures of the report: a contact sheet of emotions and people."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from PIL import Image
 from dicetalk.data.media import read_video
 from dicetalk.data.shards import Sample
 from dicetalk.labels import EMOTIONS
-from dicetalk.report.videos import Video, embedded, grid_row, read_manifest, real_clips
+from dicetalk.report.videos import grid_row, read_manifest, real_clips
 
 MAX_PX, JPEG_QUALITY = 128, 88
-BLENDS_FILE = "blends.parquet"  # of outputs/generated, see `dicetalk.split_generation`
-BLEND_MOMENTS = (0.2, 0.5, 0.8)  # parts of the clip
 
 
 @dataclass(frozen=True)
@@ -51,24 +49,7 @@ class SheetRow:
     real: list[Still | None]
 
 
-@dataclass(frozen=True)
-class BlendStep:
-    """One video between two emotions.
-
-    Attributes:
-        weight: of the second emotion, 0 to 1.
-        video: the whole clip.
-        stills: frames at `BLEND_MOMENTS`.
-    """
-
-    weight: float
-    video: Video
-    stills: list[Still]
-
-
-def contact_sheet(
-    generated: Path, processed: list[Path], num_identities: int, level: int
-) -> list[SheetRow]:
+def contact_sheet(generated: Path, processed: list[Path], num_identities: int, level: int) -> list[SheetRow]:
     """Return a row per test identity; the moment of each clip is its middle, not a chosen one.
 
     Args:
@@ -96,30 +77,6 @@ def contact_sheet(
         for identity, rows in cells.items()
         if any(row is not None for row in rows)
     ]
-
-
-def blend_strip(generated: Path) -> tuple[str, list[BlendStep]] | None:
-    """Return whose face it is and the steps between the two emotions; None where none was generated.
-
-    Args:
-        generated: folder of `blends.parquet` and the videos.
-    """
-    if not (generated / BLENDS_FILE).is_file():
-        return None
-    table = pd.read_parquet(generated / BLENDS_FILE)
-    if table.empty:
-        return None
-    steps = []
-    for row in table.itertuples():
-        label = f"{row.identity}, {1 - row.weight:.0%} {row.from_emotion} and {row.weight:.0%} {row.emotion}"
-        path = generated / row.video_path
-        frames = list(read_video(path))
-        moments = [round(part * (len(frames) - 1)) for part in BLEND_MOMENTS]
-        stills = [Still(image_uri(frames[index]), f"{label}, frame {index + 1}") for index in moments]
-        steps.append(BlendStep(row.weight, Video(embedded(path), label), stills))
-    first = table.iloc[0]
-    title = f"{first['identity']}: {first['from_emotion']} to {first['emotion']} {first['level']}"
-    return title, steps
 
 
 def image_uri(frame: np.ndarray) -> str:

@@ -114,7 +114,9 @@ def _grid_cell(generated: Path, own: pd.DataFrame, emotion: str, level: int) -> 
     row = grid_row(own, emotion, level)
     if row is None:
         return None
-    return Video(embedded(generated / row["video_path"]), f"{row['identity']}, {emotion} level {row['level']}")
+    return Video(
+        embedded(generated / row["video_path"]), f"{row['identity']}, {emotion} level {row['level']}"
+    )
 
 
 def _diverse(table: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -58,8 +58,7 @@ def discrimination_by_noise(objective: DiffusionObjective, batch_size: int) -> d
     ]
     for sigma in SIGMAS:
         answers = {
-            name: _answers(objective, batches, told, keep, sigma)
-            for name, (told, keep) in conditions.items()
+            name: _answers(objective, batches, told, keep, sigma) for name, (told, keep) in conditions.items()
         }
         for name, found in answers.items():
             emotion_accuracy[name].append(_share(_EMOTION_OF[found] == _EMOTION_OF[shown]))
