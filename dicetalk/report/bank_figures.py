@@ -41,9 +41,12 @@ def bank_usage(path: Path) -> Figure | None:
     unused = int((~used.any(axis=0)).sum())
     return Figure(
         "Use of the bank's codes",
-        f"How often the priors of each emotion are quantised to each of the {shares.shape[1]} codes, as a share of the"
-        " emotion's training clips (from audio, video and both); darker is more, and the darkest is the largest share"
-        f" of all, {shares.max():.0%}. Codes are ordered by the emotion that uses them most; {unused} are used by none."
+        f"How often the priors of each emotion are quantised to each of the {shares.shape[1]}"
+        " codes, as a share of the"
+        " emotion's training clips (from audio, video and both); darker is more, and the"
+        " darkest is the largest share"
+        f" of all, {shares.max():.0%}. Codes are ordered by the emotion that uses them most;"
+        f" {unused} are used by none."
         " A code used in several rows is what emotions have in common.",
         [_usage_map(shares[:, order], order)],
         ["Emotion", "codes used", "of them shared", "perplexity", "most used code (share)"],

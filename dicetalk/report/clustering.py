@@ -34,8 +34,10 @@ def clustering_figure(strengths: dict[str, dict[str, float]], published: list[di
         rows.append([f"paper, {label}", *(known.get(emotion) or "–" for emotion in EMOTIONS)])
     return Figure(
         "Clustering strength",
-        "Held-out people; mean distance to clips of other emotions over mean distance to clips of the same emotion by"
-        " other people, per emotion; 1 = no clusters. The paper does not state its formula: compare which input"
+        "Held-out people; mean distance to clips of other emotions over mean distance to clips"
+        " of the same emotion by"
+        " other people, per emotion; 1 = no clusters. The paper does not state its formula:"
+        " compare which input"
         " clusters better and which emotion stands out, not the values. A dash is a value not known to us.",
         [_dots(strengths, inputs)],
         ["Clustering strength", *EMOTIONS],

@@ -45,9 +45,12 @@ def discrimination_figure(measured: dict[str, Any] | None) -> Figure | None:
     ]
     return Figure(
         "Emotion discrimination by noise level",
-        f"How often the classifier on the UNet's deep features names the emotion shown by {measured['clips']} noisy clips"
-        " of held-out people. The UNet is told the emotion, so the classifier may read the condition instead of the"
-        " picture: told nothing, only the picture is left; told another emotion, picture and condition disagree."
+        "How often the classifier on the UNet's deep features names the emotion shown by"
+        f" {measured['clips']} noisy clips"
+        " of held-out people. The UNet is told the emotion, so the classifier may read the"
+        " condition instead of the"
+        " picture: told nothing, only the picture is left; told another emotion, picture and"
+        " condition disagree."
         " Wilson intervals over clips.",
         [
             interval_lines(

@@ -51,9 +51,12 @@ def embedding_map(path: Path, probes: dict[str, Any]) -> Figure | None:
     )
     return Figure(
         "Map of the emotion embedding",
-        f"Mean embedding of {len(table)} clips by t-SNE (perplexity {PERPLEXITY:g}, started from the two principal"
-        " components). Left: coloured by emotion; right: the same places coloured by identity. Large marks with an"
-        " outline are people the embedder was not trained on. Emotions should form groups, identities should not."
+        f"Mean embedding of {len(table)} clips by t-SNE (perplexity {PERPLEXITY:g}, started from"
+        " the two principal"
+        " components). Left: coloured by emotion; right: the same places coloured by identity."
+        " Large marks with an"
+        " outline are people the embedder was not trained on. Emotions should form groups,"
+        " identities should not."
         " t-SNE keeps neighbours and distorts distances: the probes, in the full space, are the measurement.",
         [
             scatter("Emotion embedding coloured by emotion", description, by_emotion),

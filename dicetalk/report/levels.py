@@ -1,4 +1,4 @@
-"""Does a higher level look stronger? Measured strength of the expression per level, ours beside real clips."""
+"""Does a higher level look stronger? Measured strength per level, ours beside real clips."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def level_figure(per_clip: pd.DataFrame, num_samples: int) -> Figure | None:
     note = ", ".join(f"{SYSTEMS[str(system)][0].lower()} {value:.2f}" for system, value in neutral.items())
     return Figure(
         "Level and measured strength",
-        "Strength of the expression as a network reads it from the frames, over the level that was asked for, with 95 %"
+        "Strength of the expression as a network reads it from the frames, over the level that"
+        " was asked for, with 95 %"
         f" bootstrap intervals over test people. Neutral, which has no levels, for comparison: {note}."
         " The network's scale is its own: compare ours with real clips and one level with the next.",
         charts,

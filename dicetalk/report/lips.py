@@ -67,9 +67,12 @@ def lips_figure(generated: Path, processed: list[Path], per_clip: pd.DataFrame) 
     ]
     return Figure(
         "Lips and sound",
-        f"{strip.title}: the clip whose Sync-C is the median of ours, neither the best nor the worst. Frames of the real"
-        " and of the generated clip stand above the moment of the sound they belong to. Opening: distance of the inner"
-        " lips in distances of the outer eye corners, found by the same landmark network in both; correlation of the"
+        f"{strip.title}: the clip whose Sync-C is the median of ours, neither the best nor the"
+        " worst. Frames of the real"
+        " and of the generated clip stand above the moment of the sound they belong to."
+        " Opening: distance of the inner"
+        " lips in distances of the outer eye corners, found by the same landmark network in"
+        " both; correlation of the"
         f" two curves: {agreement}.",
         [_draw(strip)],
         ["Opening", *columns],

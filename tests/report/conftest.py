@@ -60,7 +60,7 @@ def make_run(root: Path, repository: Path, identities: list[str], draw: Draw, nu
 def _write_processed(root: Path, name: str, identities: list[str], draw: Draw, num_frames: int) -> None:
     samples = []
     for identity in identities:
-        for emotion, level in [pair for pair in CLASSES if pair[1] == 1] if name == "mead" else [(None, 0)]:
+        for emotion, level in CLASSES if name == "mead" else [(None, 0)]:
             frames = draw(identity, emotion or "neutral", level, num_frames + 2)
             path = root / "clip.mp4"
             write_video(path, frames, 25.0)
