@@ -62,7 +62,7 @@ def embedding_table(embedder: EmotionEmbedder, splits: dict[str, EncodedClips]) 
         splits: name of the split -> its clips.
 
     Returns:
-        Columns `clip_id`, `identity`, `emotion`, `level`, `split` and the list `mu` of `embedding_dim` numbers.
+        Columns `clip_id`, `identity`, `emotion`, `level`, `split`, and `mu`: `embedding_dim` numbers.
     """
     tables = [
         clips.table[["clip_id", "identity", "emotion", "level"]].assign(

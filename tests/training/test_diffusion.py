@@ -182,3 +182,16 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
         torch.manual_seed(step)
         objective.loss(step, 4)
     assert shapes == {(4, 4), (8, 2)}
+
+
+def test_discrimination_is_measured_told_untold_and_misled(trained: dict):
+    measured = trained["discrimination"]
+    assert set(measured["emotion_accuracy"]) == {"told", "untold", "misled"}
+    for entries in [*measured["emotion_accuracy"].values(), measured["follows_condition"]]:
+        assert len(entries) == len(measured["sigmas"])
+        for entry in entries:
+            low, high = entry["ci95"]
+            assert 0 <= low <= entry["value"] + 1e-9 and entry["value"] - 1e-9 <= high <= 1
+    # An answer cannot be both the shown emotion and the other one that was told.
+    for shown, told in zip(measured["emotion_accuracy"]["misled"], measured["follows_condition"], strict=True):
+        assert shown["value"] + told["value"] <= 1 + 1e-9
