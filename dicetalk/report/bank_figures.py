@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from dicetalk.labels import EMOTIONS
 from dicetalk.report.figure import Figure, described_svg
@@ -64,7 +64,7 @@ def code_order(shares: np.ndarray) -> np.ndarray:
     return np.lexsort((-shares.max(axis=0), strongest))
 
 
-def _usage_map(shares: np.ndarray, order: np.ndarray) -> str:
+def _usage_map(shares: np.ndarray, order: np.ndarray) -> Markup:
     cell, height, left, bottom = 720 / shares.shape[1], 22, 74, 30
     parts = []
     for i, emotion in enumerate(EMOTIONS):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from dicetalk.data.media import read_video
 from dicetalk.errors import DicetalkError
@@ -121,7 +121,7 @@ def mouth_opening(frames: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points[:, UPPER_LIP] - points[:, LOWER_LIP], axis=-1) / eyes
 
 
-def _draw(strip: Strip) -> str:
+def _draw(strip: Strip) -> Markup:
     count = len(strip.real)
     step = max(count // NUM_STILLS, 1)
     shown = range(0, count, step)

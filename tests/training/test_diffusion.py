@@ -193,5 +193,6 @@ def test_discrimination_is_measured_told_untold_and_misled(trained: dict):
             low, high = entry["ci95"]
             assert 0 <= low <= entry["value"] + 1e-9 and entry["value"] - 1e-9 <= high <= 1
     # An answer cannot be both the shown emotion and the other one that was told.
-    for shown, told in zip(measured["emotion_accuracy"]["misled"], measured["follows_condition"], strict=True):
+    misled = measured["emotion_accuracy"]["misled"]
+    for shown, told in zip(misled, measured["follows_condition"], strict=True):
         assert shown["value"] + told["value"] <= 1 + 1e-9
