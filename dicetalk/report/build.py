@@ -16,6 +16,7 @@ from dicetalk.progress import log
 from dicetalk.report import graph
 from dicetalk.report.ablations import read_ablations, text_table
 from dicetalk.report.charts import heat_map, interval_chart, line_chart
+from dicetalk.report.figures import gather_figures
 from dicetalk.report.provenance import provenance, stage_costs
 from dicetalk.report.tables import accuracy_by_emotion, data_counts, metric_rows, shown, system_names
 from dicetalk.report.videos import comparisons, emotion_grid
@@ -65,7 +66,9 @@ def gather(params: Params) -> dict[str, Any]:
     systems = system_names(evaluation)
     rows = metric_rows(evaluation)
     stages = graph.read_stages(graph.load_yaml(Path("dvc.yaml")), graph.load_yaml(Path("params.yaml")))
-    accuracies = accuracy_by_emotion(pd.read_parquet("outputs/evaluation/per_clip.parquet"), systems)
+    per_clip = pd.read_parquet("outputs/evaluation/per_clip.parquet")
+    accuracies = accuracy_by_emotion(per_clip, systems)
+    published = graph.load_yaml(Path(__file__).with_name("published.yaml"))["tables"]
     costs = stage_costs(Path("runs/costs"))
     bank, priors = read_json(metrics / "learn_bank.json"), read_json(metrics / "priors.json")
     return {
@@ -94,7 +97,8 @@ def gather(params: Params) -> dict[str, Any]:
         "emotions": EMOTIONS,
         "grid": emotion_grid(generated, params.report.grid_identities, params.report.grid_level),
         "comparisons": comparisons(generated, processed, params.report.grid_identities),
-        "published": graph.load_yaml(Path(__file__).with_name("published.yaml"))["tables"],
+        "published": published,
+        "figures": gather_figures(params, processed, per_clip, published),
     }
 
 

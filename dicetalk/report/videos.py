@@ -82,7 +82,7 @@ def comparisons(generated: Path, processed: list[Path], count: int) -> list[Comp
         "clip_id"
     )
     chosen = _diverse(table, count)
-    real = _real_clips(processed, set(chosen["clip_id"]))
+    real = real_clips(processed, set(chosen["clip_id"]))
     found = []
     for row in chosen.itertuples():
         videos = {"Real": _real_video(real[row.clip_id], int(row.num_frames))}
@@ -91,19 +91,32 @@ def comparisons(generated: Path, processed: list[Path], count: int) -> list[Comp
                 (manifest["system"] == name) & (manifest["clip_id"] == row.clip_id)
             ].iloc[0]
             videos[shown(name).label] = Video(
-                _data_uri(generated / path), f"{shown(name).label}: {row.clip_id}"
+                embedded(generated / path), f"{shown(name).label}: {row.clip_id}"
             )
         found.append(Comparison(f"{row.identity}, {row.emotion} {row.level}", videos))
     return found
 
 
-def _grid_cell(generated: Path, own: pd.DataFrame, emotion: str, level: int) -> Video | None:
+def grid_row(own: pd.DataFrame, emotion: str, level: int) -> pd.Series | None:
+    """Return the row of a person's video of an emotion, at `level` or the strongest it has; or None.
+
+    Args:
+        own: rows of the manifest of one identity and one system.
+        emotion: which.
+        level: intensity wanted.
+    """
     wanted = min(level, levels_of(emotion)[-1])
     rows = own[(own["emotion"] == emotion) & (own["level"] == wanted)]
-    if rows.empty:
+    return None if rows.empty else rows.iloc[0]
+
+
+def _grid_cell(generated: Path, own: pd.DataFrame, emotion: str, level: int) -> Video | None:
+    row = grid_row(own, emotion, level)
+    if row is None:
         return None
-    row = rows.iloc[0]
-    return Video(_data_uri(generated / row["video_path"]), f"{row['identity']}, {emotion} level {wanted}")
+    return Video(
+        embedded(generated / row["video_path"]), f"{row['identity']}, {emotion} level {row['level']}"
+    )
 
 
 def _diverse(table: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -118,7 +131,8 @@ def _diverse(table: pd.DataFrame, count: int) -> pd.DataFrame:
     return pd.DataFrame(rows).drop_duplicates("clip_id")
 
 
-def _real_clips(processed: list[Path], clip_ids: set[str]) -> dict[str, Sample]:
+def real_clips(processed: list[Path], clip_ids: set[str]) -> dict[str, Sample]:
+    """Return the recorded clips of these names from `data/processed/<set>` folders; all must be there."""
     found: dict[str, Sample] = {}
     for folder in processed:
         kept = pd.read_parquet(folder / "kept.parquet")
@@ -136,8 +150,9 @@ def _real_video(sample: Sample, num_frames: int) -> Video:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "real.mp4"
         write_video(path, sample.frames()[:num_frames], fps, sound, rate)
-        return Video(_data_uri(path), f"Real: {sample.clip_id}")
+        return Video(embedded(path), f"Real: {sample.clip_id}")
 
 
-def _data_uri(path: Path) -> str:
+def embedded(path: Path) -> str:
+    """Return an mp4 as a data URI."""
     return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -26,6 +26,7 @@ from dicetalk.models.backbone import component_config
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.tracking import Tracker
+from dicetalk.training.bank_usage import CODE_USAGE_FILE, usage_by_emotion
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embeddings import MODALITIES, modalities_of
 from dicetalk.training.loop import train
@@ -230,6 +231,9 @@ def learn_bank(
     with atomic_directory(output) as folder:
         emotion_model.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")
+        if settings.use_bank:
+            usage = usage_by_emotion(emotion_model, train_priors.priors, train_priors.classes)
+            usage.to_parquet(folder / CODE_USAGE_FILE, index=False)
     if not settings.use_bank:
         return {"training": metrics}
     training_usage = code_usage(emotion_model, train_priors.priors)

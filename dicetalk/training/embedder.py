@@ -27,7 +27,7 @@ from dicetalk.tracking import Tracker
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics
-from dicetalk.training.embeddings import modalities_of
+from dicetalk.training.embeddings import EMBEDDINGS_FILE, embedding_table, modalities_of
 from dicetalk.training.identity_removal import (
     erase_identity_from_output,
     fold_inputs,
@@ -218,6 +218,8 @@ def train_embedder(
     with atomic_directory(output) as folder:
         embedder.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")
+        table = embedding_table(embedder, {"train": train_clips, "test": test_clips})
+        table.to_parquet(folder / EMBEDDINGS_FILE, index=False)
     return {
         "training": metrics,
         **embedder_metrics(embedder, train_clips, test_clips, settings.training.seed),

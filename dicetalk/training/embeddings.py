@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 
 from dicetalk.data.dataset import EncodedClips
@@ -13,6 +14,7 @@ from dicetalk.models.embedder import EmotionEmbedder
 Modalities = Literal["audio", "video", "both"]
 MODALITIES: tuple[Modalities, ...] = ("audio", "video", "both")
 BATCH_CLIPS = 64
+EMBEDDINGS_FILE = "embeddings.parquet"  # beside the embedder's weights
 
 
 def modalities_of(embedder: EmotionEmbedder) -> tuple[Modalities, ...]:
@@ -59,3 +61,22 @@ def _length(windows: tuple[torch.Tensor | None, torch.Tensor | None]) -> int:
 
 def _concatenate(parts: tuple[torch.Tensor | None, ...]) -> torch.Tensor | None:
     return None if parts[0] is None else torch.cat(parts)
+
+
+def embedding_table(embedder: EmotionEmbedder, splits: dict[str, EncodedClips]) -> pd.DataFrame:
+    """Return the embedding of each clip beside its labels, for figures and for other analyses.
+
+    Args:
+        embedder: the trained embedder.
+        splits: name of the split -> its clips.
+
+    Returns:
+        Columns `clip_id`, `identity`, `emotion`, `level`, `split`, and `mu`: `embedding_dim` numbers.
+    """
+    tables = [
+        clips.table[["clip_id", "identity", "emotion", "level"]].assign(
+            split=split, mu=list(embed_clips(embedder, clips))
+        )
+        for split, clips in splits.items()
+    ]
+    return pd.concat(tables, ignore_index=True)

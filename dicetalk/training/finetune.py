@@ -27,7 +27,8 @@ from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import averaged_weights, write_curves
-from dicetalk.training.diffusion import DiffusionObjective
+from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective
+from dicetalk.training.discrimination import discrimination_by_noise
 from dicetalk.training.loop import train
 from dicetalk.training.parallel import process_index
 from dicetalk.training.priors import clip_priors, load_priors, prior_name
@@ -119,8 +120,10 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     if process_index() > 0:
         return {}
     if settings.fully_sharded:
-        _replace_divided_modules(pipeline, list(objective.modules), run_dir)
+        _replace_divided_modules(pipeline, objective, run_dir)
     metrics = take_timings(metrics, run_dir, tracker)
+    short_windows = settings.training.batch_size * settings.num_frames // SHORT_WINDOW_FRAMES
+    discrimination = discrimination_by_noise(objective, short_windows)
 
     # Results
     with atomic_directory(models / "dicetalk") as folder:
@@ -134,16 +137,24 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     parameters = {
         name: sum(p.numel() for p in module.parameters()) for name, module in objective.modules.items()
     }
-    return {"training": metrics, "train_clips": len(clips["train"]), "parameters": parameters}
+    return {
+        "training": metrics,
+        "discrimination": discrimination,
+        "train_clips": len(clips["train"]),
+        "parameters": parameters,
+    }
 
 
-def _replace_divided_modules(pipeline: DiceTalkPipeline, names: list[str], run_dir: Path) -> None:
+def _replace_divided_modules(
+    pipeline: DiceTalkPipeline, objective: DiffusionObjective, run_dir: Path
+) -> None:
     """Put whole modules in place of those of which this process has a part."""
-    for name in names:
+    for name in objective.modules:
         divided = getattr(pipeline, name)
         whole = type(divided).from_config(divided.config)
         whole.load_state_dict(averaged_weights(run_dir, name))
         pipeline.register_modules(**{name: whole})
+        setattr(objective, name, whole)
 
 
 def model_settings(params: Params) -> dict[str, Any]:

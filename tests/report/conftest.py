@@ -60,7 +60,7 @@ def make_run(root: Path, repository: Path, identities: list[str], draw: Draw, nu
 def _write_processed(root: Path, name: str, identities: list[str], draw: Draw, num_frames: int) -> None:
     samples = []
     for identity in identities:
-        for emotion, level in [pair for pair in CLASSES if pair[1] == 1] if name == "mead" else [(None, 0)]:
+        for emotion, level in CLASSES if name == "mead" else [(None, 0)]:
             frames = draw(identity, emotion or "neutral", level, num_frames + 2)
             path = root / "clip.mp4"
             write_video(path, frames, 25.0)
@@ -107,6 +107,7 @@ def _write_generated(folder: Path, identities: list[str], draw: Draw, num_frames
                         "emotion": emotion,
                         "level": level,
                         "mode": mode,
+                        "reference_clip": f"{identity}_neutral_1",
                         "reference_frame": 0,
                         "num_frames": num_frames,
                         "fps": 25.0,
@@ -174,6 +175,9 @@ def _write_metrics(folder: Path) -> None:
     np.fill_diagonal(cosine, 1.0)
     correlation = {"emotions": list(EMOTIONS), "cosine": cosine.tolist(), "cosine_centred": cosine.tolist()}
     write_json(folder / "priors.json", {**correlation, "norm": [8.0] * 8})
+    write_json(
+        folder / "train_diffusion.json", {"training": {"loss": 0.2}, "discrimination": discrimination()}
+    )
     usage = {"codes_used": 41, "code_perplexity": 27.31}
     bank = {"training": {"loss": 0.5}, "training_identities": usage, "emotion_correlation": correlation}
     write_json(folder / "learn_bank.json", bank)
@@ -206,6 +210,23 @@ def _write_metrics(folder: Path) -> None:
         "sha256": {"unet/m.safetensors": "ef" * 32},
     }
     write_json(folder / "backbone.json", backbone)
+
+
+def discrimination() -> dict:
+    """A discriminator that reads its condition alone."""
+
+    def shares(value: float) -> list[dict]:
+        return [{"value": value, "ci95": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)]}] * 2
+
+    accuracy = {"told": shares(1.0), "untold": shares(0.25), "misled": shares(0.0)}
+    return {
+        "sigmas": [0.1, 10.0],
+        "clips": 44,
+        "chance": 0.136,
+        "emotion_accuracy": accuracy,
+        "class_accuracy": accuracy,
+        "follows_condition": shares(1.0),
+    }
 
 
 def _write_per_clip(path: Path) -> None:

@@ -38,7 +38,7 @@ class _Page(HTMLParser):
         self.sources += [
             value for key, value in attrs if key in ("src", "href", "srcset", "action") and value
         ]
-        if tag not in ("meta", "link", "br", "line", "circle", "path", "rect", "polyline"):
+        if tag not in ("meta", "link", "br", "img", "line", "circle", "path", "rect", "polyline"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):

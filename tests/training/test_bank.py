@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fake_corpus
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -71,6 +72,9 @@ def test_learning_fills_the_bank(root: Path, embedder: EmotionEmbedder, settings
     assert 1 < metrics["training_identities"]["code_perplexity"] <= 32
     for mode in ("retrieval", "whole_bank"):
         assert metrics["training"][f"class_accuracy_{mode}"] > 3 / 22, mode
+    usage = pd.read_parquet(tmp_path / "bank/code_usage.parquet")
+    assert len(usage) == 8 * 32
+    assert (usage.groupby("code")["count"].sum() > 0).sum() == metrics["training_identities"]["codes_used"]
     correlation = np.array(metrics["emotion_correlation"]["cosine_centred"])
     assert correlation.shape == (8, 8) and np.allclose(correlation, correlation.T)
 

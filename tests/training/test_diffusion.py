@@ -229,3 +229,17 @@ def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
     name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
     ours, expected = load_file(tmp_path / name), load_file(project / name)
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+def test_discrimination_is_measured_told_untold_and_misled(trained: dict):
+    measured = trained["discrimination"]
+    assert set(measured["emotion_accuracy"]) == {"told", "untold", "misled"}
+    for entries in [*measured["emotion_accuracy"].values(), measured["follows_condition"]]:
+        assert len(entries) == len(measured["sigmas"])
+        for entry in entries:
+            low, high = entry["ci95"]
+            assert 0 <= low <= entry["value"] + 1e-9 and entry["value"] - 1e-9 <= high <= 1
+    # An answer cannot be both the shown emotion and the other one that was told.
+    misled = measured["emotion_accuracy"]["misled"]
+    for shown, told in zip(misled, measured["follows_condition"], strict=True):
+        assert shown["value"] + told["value"] <= 1 + 1e-9
