@@ -57,7 +57,10 @@ def generate(
     out: Annotated[Path, typer.Option(help="The mp4 to write.")],
     emotion: Annotated[
         str | None,
-        typer.Option(help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised."),
+        typer.Option(
+            help="angry, contempt, disgusted, fear, happy, neutral, sad or surprised; or a mixture such as "
+            "happy:0.7,sad:0.3, with weights that sum to 1."
+        ),
     ] = None,
     level: Annotated[int, typer.Option(help="Strength of the emotion, 1 to 3; neutral has only 1.")] = 1,
     reference_video: Annotated[
@@ -78,14 +81,14 @@ def generate(
 
     Example: `dicetalk generate --image me.jpg --audio hello.wav --emotion happy --level 3 --out hello.mp4`
     """
+    from dicetalk.emotion_mix import parse_emotion
     from dicetalk.errors import DicetalkError
-    from dicetalk.labels import class_index
 
     # Before a model is loaded, which can take a minute.
     if out.suffix != ".mp4":
         raise DicetalkError(f"--out {out}: expected a name that ends in .mp4.")
     if emotion is not None:
-        class_index(emotion, level)
+        parse_emotion(emotion, level)
     from dicetalk.config import Generate
     from dicetalk.generation import generate_one, load_model
 

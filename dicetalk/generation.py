@@ -26,6 +26,7 @@ from dicetalk.data.speech import (
     audio_windows,
     load_speech_encoder,
 )
+from dicetalk.emotion_mix import EmotionMix, parse_emotion
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json
 from dicetalk.interpolation import Interpolator, load_interpolator, to_output_rate
@@ -90,6 +91,11 @@ class TalkingModel:
                 "`dicetalk weights import ... --priors`."
             )
         return found
+
+    def mixed_prior(self, mix: EmotionMix) -> np.ndarray:
+        """Return the weighted mean of class priors `(prior_dim,)`; raises as `class_prior` does."""
+        priors = np.stack([self.class_prior(*pair) for pair in mix])
+        return np.average(priors, axis=0, weights=list(mix.values())).astype(np.float32)
 
     def embed(self, speech: torch.Tensor | None, expression: torch.Tensor | None) -> np.ndarray:
         """Return the prior `(prior_dim,)` of speech, of a video's expression, or of both (modes A and V).
@@ -207,7 +213,7 @@ def generate_one(
         audio: speech, or a video with speech.
         output: mp4 to write.
         settings: seed, sampling steps and guidance scales.
-        emotion: mode P: one of the eight names.
+        emotion: mode P: one of the eight names, or a mixture as `dicetalk.emotion_mix` reads it.
         level: mode P: 1 to 3; neutral has level 1 only.
         reference_video: mode V: somebody who shows the emotion. With neither, mode A reads it from the
             speech.
@@ -222,7 +228,7 @@ def generate_one(
     samples = read_audio(audio, SAMPLE_RATE_HZ)
     speech = model.speech.encode(samples)
     if emotion is not None:
-        prior = model.class_prior(emotion, level)
+        prior = model.mixed_prior(parse_emotion(emotion, level))
     elif reference_video is not None:
         prior = prior_of_video(model, reference_video)
     else:

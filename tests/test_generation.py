@@ -146,6 +146,12 @@ def test_a_video_does_not_depend_on_its_batch(model: TalkingModel, settings: Gen
     assert np.abs(together[0].astype(int) - together[1]).max() > 10
 
 
+def test_a_mixture_lies_between_the_means_of_its_emotions(model: TalkingModel):
+    mixed = model.mixed_prior({("happy", 3): 0.25, ("neutral", 1): 0.75})
+    happy, neutral = model.class_prior("happy", 3), model.class_prior("neutral", 1)
+    np.testing.assert_allclose(mixed, 0.25 * happy + 0.75 * neutral, atol=1e-6)
+
+
 def test_emotion_and_reference_video_together_are_refused(
     model: TalkingModel, settings: Generate, tmp_path: Path
 ):
