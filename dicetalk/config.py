@@ -288,7 +288,8 @@ class Generate(Section):
     mixed_precision: Precision
     modes: list[Literal["P", "V", "A"]]
     max_clips_per_mode: dict[Literal["P", "V", "A"], PositiveInt]
-    threads: PositiveInt
+    workers: PositiveInt  # processes with a model of their own; 1 on a GPU
+    threads: PositiveInt  # of each
 
 
 class Evaluate(Section):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,14 @@ from dicetalk.data.shards import Sample, read_samples
 from dicetalk.data.speech import TOKENS_PER_TICK
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
-from dicetalk.generation import Request, TalkingModel, generate_frames, prior_of_speech, write_result
+from dicetalk.generation import (
+    Request,
+    TalkingModel,
+    generate_frames,
+    load_model,
+    prior_of_speech,
+    write_result,
+)
 from dicetalk.labels import NEUTRAL
 from dicetalk.portrait import Portrait
 from dicetalk.progress import track
@@ -51,13 +60,57 @@ class Job:
         return self.manifest["video_path"]
 
 
+class SplitGenerator:
+    """What it takes to generate videos of the test split; each worker has its own.
+
+    Args:
+        model: folder of the trained model.
+        encoded: `data/encoded/mead`.
+        processed: `data/processed/mead`.
+        settings: the section of `params.yaml`.
+        run_dir: where finished videos are put.
+    """
+
+    def __init__(self, model: Path, encoded: Path, processed: Path, settings: Generate, run_dir: Path):
+        torch.set_num_threads(settings.threads)
+        self.model, self.settings, self.run_dir = load_model(model), settings, run_dir
+        self.test, self.train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
+        self.jobs = plan_jobs(self.test, self.train, settings, self.model.frame_stride)
+        self.samples = _read_samples(processed, self.test, self.jobs)
+
+    def write(self, batch: list[Job]) -> None:
+        """Generate videos of one length and write them."""
+        fps, provenance = self.model.settings["fps"], self.model.provenance(self.settings)
+        requests = [
+            _request(self.model, job, self.test, self.train, self.samples, self.settings.seed)
+            for job in batch
+        ]
+        for job, frames in zip(batch, generate_frames(self.model, requests, self.settings), strict=True):
+            sound = self.samples[job.manifest["clip_id"]].audio()
+            write_result(self.run_dir / job.path, frames, sound, fps, provenance)
+
+
+_own: SplitGenerator  # of a worker process
+
+
+def _start_worker(*arguments: Any) -> None:
+    global _own
+    _own = SplitGenerator(*arguments)
+
+
+def _work(batch: list[Job]) -> None:
+    _own.write(batch)
+
+
 def generate_test_split(
-    model: TalkingModel, encoded: Path, processed: Path, settings: Generate, run_dir: Path, output: Path
+    model: Path, encoded: Path, processed: Path, settings: Generate, run_dir: Path, output: Path
 ) -> dict[str, int]:
     """Generate the videos of all modes and `manifest.parquet`; a killed run continues.
 
+    Videos do not depend on the number of workers: a batch is computed as a whole by one of them.
+
     Args:
-        model: the loaded model.
+        model: folder of the trained model.
         encoded: `data/encoded/mead`.
         processed: `data/processed/mead`.
         settings: the section of `params.yaml`.
@@ -67,17 +120,18 @@ def generate_test_split(
     Returns:
         Number of videos per system.
     """
-    torch.set_num_threads(settings.threads)
-    test, train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
-    jobs = plan_jobs(test, train, settings, model.frame_stride)
-    samples = _read_samples(processed, test, jobs)
-    fps, provenance = model.settings["fps"], model.provenance(settings)
+    arguments = (model, encoded, processed, settings, run_dir)
+    here = SplitGenerator(*arguments)
+    jobs = here.jobs
     batches = [batch for batch in _batches(jobs, settings.batch_clips) if not _done(batch, run_dir)]
-    for batch in track(batches, "generate"):
-        requests = [_request(model, job, test, train, samples, settings.seed) for job in batch]
-        for job, frames in zip(batch, generate_frames(model, requests, settings), strict=True):
-            sound = samples[job.manifest["clip_id"]].audio()
-            write_result(run_dir / job.path, frames, sound, fps, provenance)
+    if settings.workers == 1:
+        for batch in track(batches, "generate"):
+            here.write(batch)
+    elif batches:
+        context = get_context("spawn")  # a fork would inherit PyTorch's threads in any state
+        with ProcessPoolExecutor(settings.workers, context, _start_worker, arguments) as pool:
+            for _ in track(pool.map(_work, batches), "generate", total=len(batches)):
+                pass
     with atomic_directory(output) as folder:
         for job in jobs:
             (folder / job.path).parent.mkdir(exist_ok=True)

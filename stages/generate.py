@@ -23,11 +23,11 @@ def main() -> None:
     from dicetalk.tracking import stage_run
 
     inputs = [*sorted(MODEL.rglob("*.safetensors")), ENCODED / "clips.parquet"]
-    model = load_model(MODEL)
-    between = model.interpolator(settings.interpolation).name  # not the settings alone: weights may be absent
+    # Not the settings alone: weights may be absent.
+    between = load_model(MODEL).interpolator(settings.interpolation).name
     run_dir = Path(f"runs/generate-{config_hash(settings, between, [sha256_file(path) for path in inputs])}")
     with stage_run("generate", params.tracking, settings) as tracker:
-        videos = generate_test_split(model, ENCODED, PROCESSED, settings, run_dir, OUTPUT)
+        videos = generate_test_split(MODEL, ENCODED, PROCESSED, settings, run_dir, OUTPUT)
         for path in example_videos(OUTPUT):
             tracker.log_image(path)
     write_json(Path("metrics/generate.json"), {"videos": videos})

@@ -39,6 +39,7 @@ def settings(repository: Path) -> Generate:
         "num_inference_steps": 2,
         "modes": ["P", "V", "A"],
         "batch_clips": 4,
+        "workers": 1,
         "threads": 1,
     }
     return section.model_copy(update=changes | {"max_clips_per_mode": {"P": 5, "V": 3, "A": 2}})
@@ -75,12 +76,15 @@ def _write_processed_test_clips(root: Path) -> None:
     write_shard(root / "data/processed/mead/shard-000000.tar", iter(samples))
 
 
-def _generate(
-    project: Path, model: TalkingModel, settings: Generate, run_dir: Path, output: Path
-) -> dict[str, int]:
+def _generate(project: Path, settings: Generate, run_dir: Path, output: Path) -> dict[str, int]:
     data = project / "data"
     return generate_test_split(
-        model, data / "encoded/mead", data / "processed/mead", settings, run_dir, output
+        project / "models/dicetalk",
+        data / "encoded/mead",
+        data / "processed/mead",
+        settings,
+        run_dir,
+        output,
     )
 
 
@@ -105,8 +109,8 @@ def test_plan_uses_neutral_portraits_and_videos_of_other_people(project: Path, s
             assert identity not in set(test.table["identity"])
 
 
-def test_split_is_written_with_sound_and_manifest(project, model, settings, tmp_path: Path):
-    counts = _generate(project, model, settings, tmp_path / "run", tmp_path / "out")
+def test_split_is_written_with_sound_and_manifest(project, settings, tmp_path: Path):
+    counts = _generate(project, settings, tmp_path / "run", tmp_path / "out")
     assert counts == {"ours": 5, "ours_v": 3, "ours_a": 2}
     manifest = pd.read_parquet(tmp_path / "out/manifest.parquet")
     assert len(manifest) == 10
@@ -117,9 +121,9 @@ def test_split_is_written_with_sound_and_manifest(project, model, settings, tmp_
     assert len(read_audio(path)) == pytest.approx(12 * 640, abs=1024)  # AAC works in frames of 1024
 
 
-def test_a_killed_run_continues_to_the_same_bytes(project, model, settings, tmp_path: Path, monkeypatch):
+def test_a_killed_run_continues_to_the_same_bytes(project, settings, tmp_path: Path, monkeypatch):
     settings = settings.model_copy(update={"modes": ["P"]})
-    _generate(project, model, settings, tmp_path / "run", tmp_path / "out")
+    _generate(project, settings, tmp_path / "run", tmp_path / "out")
     whole = {path.name: path.read_bytes() for path in (tmp_path / "out/ours").iterdir()}
     done = sorted(whole)
     (tmp_path / "run/ours" / done[0]).unlink()
@@ -127,9 +131,19 @@ def test_a_killed_run_continues_to_the_same_bytes(project, model, settings, tmp_
     monkeypatch.setattr(
         split_generation, "generate_frames", lambda m, r, s: calls.append(len(r)) or generate_frames(m, r, s)
     )
-    _generate(project, model, settings, tmp_path / "run", tmp_path / "again")
+    _generate(project, settings, tmp_path / "run", tmp_path / "again")
     assert calls == [4]  # the batch that lacked a file, not the other one
     assert {path.name: path.read_bytes() for path in (tmp_path / "again/ours").iterdir()} == whole
+
+
+def test_workers_write_the_same_bytes(project, settings, tmp_path: Path):
+    written = []
+    for workers in (1, 2):
+        changed = settings.model_copy(update={"workers": workers})
+        _generate(project, changed, tmp_path / f"run-{workers}", tmp_path / f"out-{workers}")
+        out = tmp_path / f"out-{workers}"
+        written.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.mp4")})
+    assert len(written[0]) == 10 and written[0] == written[1]
 
 
 def test_a_video_does_not_depend_on_its_batch(model: TalkingModel, settings: Generate):

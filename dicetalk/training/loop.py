@@ -100,6 +100,7 @@ def train(
     )
     torch.set_num_threads(settings.threads)  # after the accelerator, which chooses a number of its own
     _check_processes(settings, label, bool(sharded_units), accelerator.distributed_type.value)
+    fused_attention = torch.backends.cuda.flash_sdp_enabled()
     if accelerator.device.type == "cpu":
         # The switch of all fused kernels, not of CUDA's alone. On a CPU the fused backward pass of short
         # sequences in bf16 is about eight times slower than plain matrix products.
@@ -218,7 +219,8 @@ def train(
         for counter in (speed, recent_speed):
             counter.add(examples, time.monotonic() - step_started, sums.get("data_seconds", 0.0))
 
-    # Leave the averaged weights in the modules.
+    # Leave the averaged weights in the modules, and attention as it was.
+    torch.backends.cuda.enable_flash_sdp(fused_attention)
     ema.copy_to_modules()
     _set_mode(objective.modules, training=False)
     return {
