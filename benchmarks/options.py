@@ -67,7 +67,8 @@ def main(option: Option, frames: int = 8, size: int = 32, repeats: int = 3, thre
         ratios.append(before / after)
         error = ((result - expected).square().mean() / expected.square().mean()).sqrt().item()
         print(f"{option.value}: {before:.2f} s, {after:.2f} s, relative error {error:.1e}")
-    print(f"{option.value}: {statistics.median(ratios):.2f} times faster [{min(ratios):.2f}, {max(ratios):.2f}]")
+    low, high = min(ratios), max(ratios)
+    print(f"{option.value}: {statistics.median(ratios):.2f} times faster [{low:.2f}, {high:.2f}]")
 
 
 if __name__ == "__main__":
