@@ -1,6 +1,6 @@
 """What bfloat16 and torch.compile change: one forward pass of the mid-size UNet on the CPU.
 
-python -m benchmarks.options --option bfloat16 --frames 8 --size 32
+python -m benchmarks.options bfloat16 --frames 8 --size 32
 """
 
 from __future__ import annotations
