@@ -28,4 +28,6 @@ def render_pool(clips: PretrainClips) -> np.ndarray:
 
 def _render(clips: PretrainClips, index: int) -> np.ndarray:
     rng = np.random.default_rng([clips.seed, index])
-    return training_takes(rng, clips.num_takes, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin)
+    return training_takes(
+        rng, clips.num_takes, clips.num_frames, clips.fps, clips.size_px, clips.crop_margin
+    )
