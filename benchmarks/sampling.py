@@ -2,7 +2,8 @@
 
 python -m benchmarks.sampling --frames 100 --out sampling.json
 
-Both sides use the released ring of windows, whose extra frames are denoised, too.
+Both sides use the released ring of windows, whose extra frames are denoised, too. Ours runs one guidance
+branch after the other: on a CPU the smaller working set is faster.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def run(unet: DiceTalkUNet, frames: int, window: int, size: int, steps: int, rep
             pose_feature=guider(mask),
         ).padded(window)
         guidance = Guidance(SCALES[0], SCALES[1], SCALES[1])
-        return denoise(unet, scheduler(), noise, conditions, guidance, windows, max_batch=3)[:, :frames]
+        return denoise(unet, scheduler(), noise, conditions, guidance, windows, max_batch=1)[:, :frames]
 
     name = f"sampling {frames} frames, {steps} steps, windows of {window}, {size} x {size}"
     return compare(name, official, ours, repeats, rtol=0, atol=5e-4)

@@ -7,7 +7,7 @@ processors read it. A context variable rather than an attribute keeps threads an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -75,11 +75,11 @@ def use_conditions(conditions: Conditions) -> Iterator[None]:
         _CONDITIONS.reset(token)
 
 
-def checkpoint_with_conditions(module: nn.Module, *args: torch.Tensor) -> torch.Tensor:
+def checkpoint_with_conditions(module: Callable[..., torch.Tensor], *args: object) -> torch.Tensor:
     """Gradient checkpointing whose recomputation sees the conditions of its own forward pass."""
     conditions = current_conditions()
 
-    def run(*inputs: torch.Tensor) -> torch.Tensor:
+    def run(*inputs: object) -> torch.Tensor:
         with use_conditions(conditions):
             return module(*inputs)
 
@@ -159,11 +159,12 @@ class AdapterAttnProcessor(nn.Module):
                 key, value = adapter.keys_values(id(self), to_k, to_v)
             else:
                 key, value = to_k(adapter), to_v(adapter)
-            term = scale * _attend(query, key, value, attn.heads)
+            term = _attend(query, key, value, attn.heads)
+            term = term if scale == 1 else scale * term
             adapted = term if adapted is None else adapted + term
-        if adapted is not None:
-            if not self.temporal and conditions.face_masks:
-                adapted = adapted * conditions.face_masks[grouped.shape[2]]
+        if adapted is not None and not self.temporal and conditions.face_masks:
+            output = torch.addcmul(output, adapted, conditions.face_masks[grouped.shape[2]])
+        elif adapted is not None:
             output = output + adapted
 
         # 3. Output projection and dropout

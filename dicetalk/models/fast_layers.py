@@ -1,4 +1,4 @@
-"""Layers that compute what diffusers' do, with the same weights and names, in less time.
+"""Layers that compute what diffusers' do, with the same weights and names, in less time or memory.
 
 `docs/performance.md` has what they save.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward, TemporalBasicTransformerBlock
 from torch import nn
 from torch.nn import functional as F
+
+CPU_PIECE_BYTES, GPU_PIECE_BYTES = 2**20, 2**26
+"""Size of a feed-forward layer's widest tensor: what a core's cache holds; enough to keep a GPU busy."""
 
 
 class FrameConv(nn.Conv3d):
@@ -36,6 +40,45 @@ class SplitGEGLU(GEGLU):
         return F.linear(hidden_states, value, value_bias) * F.gelu(F.linear(hidden_states, gate, gate_bias))
 
 
+class PiecewiseFeedForward(FeedForward):
+    """Feed-forward layer that, without gradients, takes some rows after the other.
+
+    Its inside is four times as wide as its input. In pieces it stays in the cache, and memory of that size is
+    neither needed nor, on the CPU, fetched from the system page by page.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `(..., dim_in)` to `(..., dim_out)`."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(hidden_states)
+        piece_bytes = CPU_PIECE_BYTES if hidden_states.device.type == "cpu" else GPU_PIECE_BYTES
+        row_bytes = self.net[-1].in_features * hidden_states.element_size()
+        pieces = hidden_states.flatten(0, -2).split(max(1, piece_bytes // row_bytes))
+        output = torch.cat([FeedForward.forward(self, piece) for piece in pieces])
+        return output.unflatten(0, hidden_states.shape[:-1])
+
+
+class CheckpointedTemporalBlock(TemporalBasicTransformerBlock):
+    """Temporal transformer block with the switch for gradient checkpointing that diffusers' lacks.
+
+    diffusers sets both attributes of every module that has the first one.
+    """
+
+    gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        num_frames: int,
+        encoder_hidden_states: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend along the frames of `(batch * frames, pixels, channels)`; same shape."""
+        inputs = hidden_states, num_frames, encoder_hidden_states
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(super().forward, *inputs)
+        return super().forward(*inputs)
+
+
 def use_fast_layers(model: nn.Module) -> None:
     """Replace layers of `model` in place; parameters, their names and the random state stay as they are."""
     for parent in list(model.modules()):
@@ -44,6 +87,10 @@ def use_fast_layers(model: nn.Module) -> None:
                 setattr(parent, name, _like_conv(layer))
             elif type(layer) is GEGLU and type(layer.proj) is nn.Linear:
                 setattr(parent, name, _like_geglu(layer))
+            elif type(layer) is FeedForward and type(layer.net[-1]) is nn.Linear:
+                layer.__class__ = PiecewiseFeedForward
+            elif type(layer) is TemporalBasicTransformerBlock:
+                layer.__class__ = CheckpointedTemporalBlock
 
 
 def _along_frames(conv: nn.Conv3d) -> bool:

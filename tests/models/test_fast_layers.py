@@ -6,7 +6,10 @@ import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
 
+from dicetalk.models import fast_layers
+from dicetalk.models.cost import CostMeter
 from dicetalk.models.fast_layers import FrameConv, SplitGEGLU, use_fast_layers
 
 
@@ -40,6 +43,22 @@ def test_outputs_and_gradients_are_those_of_the_replaced_layers(slow):
         torch.testing.assert_close(
             gradient, expected_gradients[name], rtol=1e-4, atol=1e-5 * float(scale) + 1e-5
         )
+
+
+@torch.no_grad()
+def test_feed_forward_in_pieces_is_the_same_with_less_memory(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(7)
+    model, rows = torch.nn.Sequential(FeedForward(8, dim_out=16)), torch.randn(3, 50, 8)
+    results, peaks = [model(rows)], []
+    use_fast_layers(model)
+    for piece_bytes in (2**20, 11 * 32 * 4):  # whole; 150 rows in pieces of 11, the last of 7
+        monkeypatch.setattr(fast_layers, "CPU_PIECE_BYTES", piece_bytes)
+        with CostMeter() as memory:
+            results.append(model(rows))
+        peaks.append(memory.peak_bytes)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-6)
+    assert results[0].shape == (3, 50, 16) and peaks[1] < 0.6 * peaks[0]
 
 
 def test_names_weights_and_random_state_stay(slow):

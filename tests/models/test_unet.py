@@ -111,3 +111,30 @@ def test_channels_last_changes_no_result(stock, inputs):
     assert model.use_channels_last() is model
     assert model.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(**inputs).sample, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointing_computes_every_transformer_block_again_with_the_same_gradients(stock, inputs):
+    model, runs = DiceTalkUNet.from_svd(stock).train(), []
+    blocks = [m for n, m in model.named_modules() if n.rpartition(".")[0].endswith("transformer_blocks")]
+    for block in blocks:
+        block.norm3.register_forward_hook(lambda layer, args, output: runs.append(layer))
+
+    def gradients() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.zero_grad(set_to_none=True)
+        runs.clear()
+        loss = model(**inputs).sample.square().sum()
+        loss.backward()
+        return loss, {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
+
+    loss, expected = gradients()
+    assert len(runs) == len(set(runs)) == len(blocks) > 0
+    assert any("temporal" in type(block).__name__.lower() for block in blocks)
+    model.enable_gradient_checkpointing()
+    again, found = gradients()
+    assert len(runs) == 2 * len(blocks)
+    assert torch.equal(again, loss) and found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert torch.equal(gradient, expected[name]), name
+    model.disable_gradient_checkpointing()
+    gradients()
+    assert len(runs) == len(blocks)
