@@ -3,7 +3,7 @@
 | role | parts |
 |---|---|
 | emotion | `emotion`: class probabilities `(8,)`; some also `expression`: features `(frames, dim)` |
-| emotion_second | `emotion_second`: class probabilities `(8,)`; `strength` `()` of the expression, in levels |
+| emotion_second | `emotion_second`: class probabilities `(8,)`; `strength` `()` of the face, in levels |
 | identity | `identity`: embeddings `(frames, dim)` |
 | sync | `lips`, `heard`: embeddings `(windows, dim)` |
 | image, video | `image`, `video`: features `(vectors, dim)` |

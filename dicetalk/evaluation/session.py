@@ -190,7 +190,9 @@ class Session:
         table = pd.DataFrame(rows)
         others = [name for name in videos if name != first]
         report = self._report(estimates, skipped)
-        columns = {name: column for name, column in PAIRED_COLUMNS.items() if name in self.definition.networks}
+        columns = {
+            name: column for name, column in PAIRED_COLUMNS.items() if name in self.definition.networks
+        }
         by_identity = self.definition.interval_unit == "identity"
         draws = (by_identity, self.settings.seed, self.settings.bootstrap_samples)
         report["paired"] = paired_tests(table, first, others, columns, *draws)
