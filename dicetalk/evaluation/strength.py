@@ -73,9 +73,8 @@ def _test(
     differences = pairs["d"].to_numpy(np.float64)
     people = list(pairs["identity"])
     rng = rng_for(seed, system, name)
-    estimate = bootstrap_mean(
-        list(differences), rng, num_samples, list(pairs["emotion"]), people if by_identity else None
-    )
+    # Not within emotions: few pairs of each would make the interval too narrow.
+    estimate = bootstrap_mean(list(differences), rng, num_samples, identities=people if by_identity else None)
     units = people if by_identity else [str(index) for index in range(len(pairs))]
     chance = swap_test(differences, units, rng, num_samples)
     return {"difference": estimate.value, "ci95": [estimate.low, estimate.high], "n": estimate.n, "p": chance}
