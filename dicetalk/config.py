@@ -263,6 +263,7 @@ class Evaluators(Section):
 
     source: Literal["in-domain", "published"]
     emotion: Training
+    emotion_second: Training  # of another architecture, which also reads the strength of expressions
     identity: Training
     sync: Training
 

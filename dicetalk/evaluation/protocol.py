@@ -13,7 +13,9 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 
 FOLDER = Path(__file__).with_name("protocols")
-Role = Literal["emotion", "identity", "sync", "image", "video", "landmarks", "pixels", "perceptual"]
+Role = Literal[
+    "emotion", "emotion_second", "identity", "sync", "image", "video", "landmarks", "pixels", "perceptual"
+]
 # These names belong to one network each; with any other the metric has another name.
 RESERVED = {"fid": "inception-fid", "fvd": "i3d-fvd", "lpips": "alexnet"}
 

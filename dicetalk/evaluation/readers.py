@@ -3,6 +3,7 @@
 | role | parts |
 |---|---|
 | emotion | `emotion`: class probabilities `(8,)`; some also `expression`: features `(frames, dim)` |
+| emotion_second | `emotion_second`: class probabilities `(8,)`; `strength` `()` of the face, in levels |
 | identity | `identity`: embeddings `(frames, dim)` |
 | sync | `lips`, `heard`: embeddings `(windows, dim)` |
 | image, video | `image`, `video`: features `(vectors, dim)` |
@@ -87,6 +88,18 @@ class InDomainEmotion(InDomainReader):
         return {"emotion": video_probabilities(self.network(self.pixels(video)).numpy())}
 
 
+class InDomainSecondEmotion(InDomainReader):
+    """Eight emotions and the strength of the expression, by another architecture."""
+
+    def see(self, video: Video) -> Parts:
+        """Return `emotion_second` and `strength`."""
+        logits, strengths = self.network(self.pixels(video))
+        return {
+            "emotion_second": video_probabilities(logits.numpy()),
+            "strength": strengths.numpy().mean(dtype=np.float64),
+        }
+
+
 class InDomainIdentity(InDomainReader):
     """Identity of single frames."""
 
@@ -133,6 +146,7 @@ class MeshReader(Reader):
 
 IN_DOMAIN: dict[str, type[InDomainReader]] = {
     "emotion": InDomainEmotion,
+    "emotion_second": InDomainSecondEmotion,
     "identity": InDomainIdentity,
     "sync": InDomainSync,
 }

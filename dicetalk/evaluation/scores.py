@@ -13,26 +13,20 @@ import pandas as pd
 
 from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.emotion import SCORED_EMOTIONS, is_correct, target_probability
+from dicetalk.evaluation.emotion import is_correct, target_probability
 from dicetalk.evaluation.frechet import Moments, frechet_distance, weighted_sum
 from dicetalk.evaluation.identity import face_similarity
+from dicetalk.evaluation.labelled import LABELLED_MEANS
 from dicetalk.evaluation.landmarks import FACE, MESH_PX, MOUTH, mouth_distance, pixel_distance
 from dicetalk.evaluation.protocol import Definition
 from dicetalk.evaluation.statistics import Estimate, bootstrap_mean, jackknife_statistic, rng_for
 from dicetalk.evaluation.sync import sync_score
 from dicetalk.evaluation.systems import Trial
-from dicetalk.labels import NEUTRAL
 
 # Metrics that are means over clips -> the column of a clip's value.
 CLIP_MEANS = {name: name for name in ("sync_c", "sync_d", "f_sim", "lmd", "m_lmd", "f_lmd")}
 CLIP_MEANS |= {name: name for name in ("psnr", "ssim", "lpips")} | {"av_offset": "av_offset_frames"}
-ACCURACIES = ("emotion_accuracy", "emotion_accuracy_7")  # of all eight emotions, and of those but contempt
-PAIRED_COLUMNS = CLIP_MEANS | dict.fromkeys(ACCURACIES, "emotion_correct")
-EMO_SCORES = {
-    "emo_score": SCORED_EMOTIONS,
-    "emo_score_neutral": (NEUTRAL,),
-    "emo_score_non_neutral": tuple(name for name in SCORED_EMOTIONS if name != NEUTRAL),
-}
+PAIRED_COLUMNS = CLIP_MEANS | {name: item.column for name, item in LABELLED_MEANS.items() if item.paired}
 # Fréchet distances compare these parts, by the role that the protocol names.
 FRECHET_METRICS = ("fid", "fvd", "fd_image", "fd_video", "fd_expression")
 FRECHET_PARTS = {
@@ -65,6 +59,10 @@ def score_trial(trial: Trial, max_shift_frames: int) -> tuple[dict[str, Any], st
         probabilities = shown["emotion"]
         row["emotion_correct"] = float(is_correct(probabilities, real.emotion))
         row["target_probability"] = target_probability(probabilities, real.emotion)
+    if real.emotion is not None and "emotion_second" in shown:
+        row["emotion_second_correct"] = float(is_correct(shown["emotion_second"], real.emotion))
+    if "strength" in shown:
+        row["expression_strength"] = float(shown["strength"])
     if trial.system not in (
         "real",
         "still",
@@ -115,22 +113,16 @@ def estimate_system(
             skipped[metric] = "no clip could be measured"
         else:
             estimates[metric] = mean_of(metric, column, known)
-    wanted = [name for name in (*ACCURACIES, *EMO_SCORES) if name in definition.networks]
+    wanted = [name for name in LABELLED_MEANS if name in definition.networks]
     if rows["emotion"].isna().all():
         return estimates, skipped | dict.fromkeys(wanted, "the clips have no emotion labels")
-    labelled = rows.dropna(subset=["emotion_correct"]) if "emotion_correct" in rows else rows[:0]
-    labelled = labelled[labelled["emotion"].isin(emotions)]
+    known_emotions = rows[rows["emotion"].isin(emotions)]
     for metric in wanted:
-        if labelled.empty:
-            skipped[metric] = "no clip with a label could be measured"
-        elif metric in ACCURACIES:
-            estimates[metric] = mean_of(metric, "emotion_correct", labelled)
-        else:
-            chosen = labelled[labelled["emotion"].isin(EMO_SCORES[metric])]
-            if missing := set(EMO_SCORES[metric]) - set(chosen["emotion"]):
-                skipped[metric] = f"no clip shows {', '.join(sorted(missing))}"
-            else:
-                estimates[metric] = mean_of(metric, "target_probability", chosen, by_emotion=True)
+        mean = LABELLED_MEANS[metric]
+        try:
+            estimates[metric] = mean_of(metric, mean.column, mean.choose(known_emotions), mean.by_emotion)
+        except DicetalkError as error:
+            skipped[metric] = str(error)
     return estimates, skipped
 
 

@@ -34,6 +34,7 @@ from dicetalk.evaluation.scores import (
     score_trial,
 )
 from dicetalk.evaluation.statistics import Estimate
+from dicetalk.evaluation.strength import strength_differences
 from dicetalk.evaluation.systems import (
     Measured,
     Trial,
@@ -189,15 +190,13 @@ class Session:
         table = pd.DataFrame(rows)
         others = [name for name in videos if name != first]
         report = self._report(estimates, skipped)
-        report["paired"] = paired_tests(
-            table,
-            first,
-            others,
-            {name: column for name, column in PAIRED_COLUMNS.items() if name in self.definition.networks},
-            self.definition.interval_unit == "identity",
-            self.settings.seed,
-            self.settings.bootstrap_samples,
-        )
+        columns = {
+            name: column for name, column in PAIRED_COLUMNS.items() if name in self.definition.networks
+        }
+        by_identity = self.definition.interval_unit == "identity"
+        draws = (by_identity, self.settings.seed, self.settings.bootstrap_samples)
+        report["paired"] = paired_tests(table, first, others, columns, *draws)
+        report["expression_strength_differences"] = strength_differences(table, *draws)
         return Evaluation(report, table)
 
     def _measure(self, source: Source, keep: Sequence[int], real: Source | None) -> Measured:

@@ -8,12 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.gradients import GradientEmotionNet
 from dicetalk.evaluation.networks import FrameEmotionNet, IdentityNet
 from dicetalk.evaluation.syncnet import InDomainSyncNet
 from dicetalk.files import atomic_path, read_json, sha256_file, write_json
 
 CLASSES: dict[str, type[nn.Module]] = {
     "emotion": FrameEmotionNet,
+    "emotion_second": GradientEmotionNet,
     "identity": IdentityNet,
     "sync": InDomainSyncNet,
 }

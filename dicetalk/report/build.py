@@ -18,7 +18,15 @@ from dicetalk.report.ablations import read_ablations, text_table
 from dicetalk.report.charts import heat_map, interval_chart, line_chart
 from dicetalk.report.figures import gather_figures
 from dicetalk.report.provenance import provenance, stage_costs
-from dicetalk.report.tables import accuracy_by_emotion, data_counts, metric_rows, shown, system_names
+from dicetalk.report.tables import (
+    accuracy_by_emotion,
+    data_counts,
+    metric_rows,
+    shown,
+    strength_rows,
+    strength_systems,
+    system_names,
+)
 from dicetalk.report.videos import comparisons, emotion_grid
 
 # Heading -> file of curves, relative to `models/`.
@@ -27,6 +35,7 @@ CURVES = {
     "Emotion bank": "bank/curves.csv",
     "Diffusion model": "dicetalk/curves.csv",
     "Evaluator: emotion": "evaluators/emotion_curves.csv",
+    "Evaluator: emotion, second network": "evaluators/emotion_second_curves.csv",
     "Evaluator: identity": "evaluators/identity_curves.csv",
     "Evaluator: sync": "evaluators/sync_curves.csv",
 }
@@ -82,6 +91,8 @@ def gather(params: Params) -> dict[str, Any]:
         "metric_rows": rows,
         "interval_charts": [(row, interval_chart(row["label"], row["intervals"])) for row in rows],
         "accuracy_map": heat_map("emotion accuracy by emotion", accuracies[0], EMOTIONS, accuracies[1]),
+        "strength_rows": strength_rows(evaluation),
+        "strength_systems": [shown(name) for name in strength_systems(evaluation)],
         "headline": headline(evaluation),
         "data": data_counts(metrics, Path("data/processed"), [folder.name for folder in processed]),
         "curves": {name: training_charts(models / path) for name, path in CURVES.items()},

@@ -13,7 +13,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path, read_json
 from dicetalk.report.graph import load_yaml
 from dicetalk.report.readings import Column, Entry, Evaluation, Reading, read_evaluation, reading_of
-from dicetalk.report.tables import METRICS, SYSTEMS, shown
+from dicetalk.report.tables import ARROWS, METRICS, SYSTEMS, shown
 from dicetalk.study.questions import CRITERIA
 
 # Two evaluations of the same real clips by the same networks give the same ceiling, up to the machine.
@@ -168,16 +168,17 @@ def _best(column: Column, rows: list[str]) -> str | None:
     present = [row for row in rows if row in column.entries]
     if len(present) < 2 or len({column.entries[row].n for row in present}) > 1:
         return None
-    if column.reading.metric not in METRICS:  # which way is better is not known
+    _, higher_is_better = METRICS.get(column.reading.metric, ("", None))
+    if higher_is_better is None:  # which way is better is not known
         return None
-    choose = max if METRICS[column.reading.metric][1] else min
+    choose = max if higher_is_better else min
     return choose(present, key=lambda row: column.entries[row].value)
 
 
 def _heading(reading: Reading) -> dict[str, str]:
     if reading.metric in METRICS:
         label, higher_is_better = METRICS[reading.metric]
-        label = f"{label}\N{NO-BREAK SPACE}{'↑' if higher_is_better else '↓'}"
+        label = f"{label}\N{NO-BREAK SPACE}{ARROWS[higher_is_better]}".strip()
     else:
         label = reading.metric
     digest = f" {reading.network_sha256[:8]}" if reading.network_sha256 else ""

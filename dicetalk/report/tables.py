@@ -41,13 +41,20 @@ SYSTEMS = {
     "wrong_audio": System("Wrong audio", "floor", "our videos against another clip's sound"),
     "still": System("Still image", "floor", "the reference frame, repeated"),
 }
-# Metric -> label, and whether higher is better.
-METRICS = {
+# Metric -> label, and whether higher is better; None where the real clips' value is the best one.
+METRICS: dict[str, tuple[str, bool | None]] = {
     "emotion_accuracy": ("Emotion accuracy", True),
     "emotion_accuracy_7": ("Emotion accuracy, 7 classes", True),
+    "emotion_accuracy_second": ("Emotion accuracy, second network", True),
+    "neutral_accuracy": ("Neutral accuracy", True),
+    "neutral_accuracy_second": ("Neutral accuracy, second network", True),
     "emo_score": ("Emo-Score", True),
     "emo_score_neutral": ("Emo-Score, neutral", True),
     "emo_score_non_neutral": ("Emo-Score, non-neutral", True),
+    "expression_strength_neutral": ("Expression strength, neutral", None),
+    "expression_strength_level_1": ("Expression strength, level 1", None),
+    "expression_strength_level_2": ("Expression strength, level 2", None),
+    "expression_strength_level_3": ("Expression strength, level 3", None),
     "sync_c": ("Sync-C, confidence", True),
     "sync_d": ("Sync-D, distance", False),
     "lmd": ("LMD, landmark distance", False),
@@ -63,6 +70,7 @@ METRICS = {
     "ssim": ("SSIM", True),
     "lpips": ("LPIPS", False),
 }
+ARROWS = {True: "↑", False: "↓", None: ""}
 
 
 def metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,19 +79,44 @@ def metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     found = {name for metrics in evaluation["systems"].values() for name in metrics}
     rows = []
     for name in [*(name for name in METRICS if name in found), *sorted(found - set(METRICS))]:
-        label, higher_is_better = METRICS.get(name, (name, True))
+        label, higher_is_better = METRICS.get(name, (name, None))
         entries = {system: evaluation["systems"][system].get(name) for system in systems}
         rows.append(
             {
                 "name": name,
                 "label": label,
-                "arrow": "↑" if higher_is_better else "↓",
+                "arrow": ARROWS[higher_is_better],
                 "network": evaluation["networks"].get(name),
                 "cells": [_cell(entry) if entry else None for entry in entries.values()],
                 "intervals": [_interval(system, entry) for system, entry in entries.items() if entry],
             }
         )
     return rows
+
+
+def strength_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per comparison of expression strengths, with the cell of each system.
+
+    The order of the cells is that of `strength_systems`.
+    """
+    tests = evaluation.get("expression_strength_differences", {})
+    names = dict.fromkeys(name for found in tests.values() for name in found)
+    return [
+        {
+            "label": name,
+            "cells": [_difference(tests[system].get(name)) for system in strength_systems(evaluation)],
+        }
+        for name in names
+    ]
+
+
+def strength_systems(evaluation: dict[str, Any]) -> list[str]:
+    """Return the systems whose expression strengths were compared, in the order of `system_names`."""
+    return [
+        name
+        for name in system_names(evaluation)
+        if name in evaluation.get("expression_strength_differences", {})
+    ]
 
 
 def accuracy_by_emotion(per_clip: pd.DataFrame, systems: list[str]) -> tuple[list[str], np.ndarray]:
@@ -177,6 +210,18 @@ def _cell(entry: dict[str, Any]) -> dict[str, str]:
         "value": f"{entry['value']:.{digits}f}",
         "interval": f"{low:.{digits}f} to {high:.{digits}f}",
         "n": str(entry["n"]),
+    }
+
+
+def _difference(test: dict[str, Any] | None) -> dict[str, str] | None:
+    if test is None:
+        return None
+    low, high = test["ci95"]
+    return {
+        "value": f"{test['difference']:+.2f}",
+        "interval": f"{low:+.2f} to {high:+.2f}",
+        "n": str(test["n"]),
+        "p": f"{test['p']:.3f}",
     }
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Clip
 from dicetalk.evaluation.emotion import is_correct, video_probabilities
+from dicetalk.evaluation.gradients import GradientEmotionNet
 from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.networks import FrameEmotionNet, IdentityNet, normalise
 from dicetalk.evaluation.sync import sync_score
@@ -23,12 +24,13 @@ from dicetalk.evaluation.syncnet import (
     mouth_region,
     video_windows,
 )
-from dicetalk.labels import EMOTIONS, LEVELS
+from dicetalk.labels import EMOTIONS, LEVELS, NEUTRAL
 from dicetalk.training.augmentation import augment
 
 EMOTION_TINT = 0.3  # the emotion network must not lean on the colours of a few training identities
 IDENTITY_TINT = 0.1  # skin colour is evidence, exact hue is lighting
 LABEL_SMOOTHING = 0.05
+STRENGTH_WEIGHT = 0.5  # of the squared error in levels, beside the cross-entropy
 CLIPS_PER_BATCH, MIN_WINDOWS_PER_CLIP = 8, 2  # windows of one clip are each other's hard negatives
 MIN_SPACING_FRAMES = 2  # neighbouring windows share most of their frames and are no negatives
 TEMPERATURE = 0.1
@@ -65,21 +67,28 @@ class FrameClassification:
         """See `Objective`."""
         return [{"params": self.network.parameters(), "lr": lr}]
 
-    def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
-        """See `Objective`."""
+    def draw(self, step: int, batch_size: int) -> tuple[Tensor, Tensor, list[Clip]]:
+        """Return augmented frames `(batch, 3, 64, 64)`, their classes `(batch,)` and clips."""
         rng = np.random.default_rng([self.seed, step])
         targets = rng.integers(len(self.classes), size=batch_size)
         clips = [_choose(rng, self.classes[target]) for target in targets]
         frames = torch.from_numpy(np.stack([_choose(rng, clip.frames) for clip in clips]))
         frames = augment(normalise(frames).unsqueeze(1), self.tint).squeeze(1)
         frames = torch.where(torch.rand(batch_size, 1, 1, 1) < 0.5, frames.flip(-1), frames)
-        logits, expected = self.network(frames), torch.from_numpy(targets)
+        return frames, torch.from_numpy(targets), clips
+
+    def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective`."""
+        frames, expected, _ = self.draw(step, batch_size)
+        logits = self.network(frames)
         accuracy = (logits.argmax(dim=1) == expected).float().mean().item()
         return F.cross_entropy(logits, expected, label_smoothing=self.label_smoothing), {"accuracy": accuracy}
 
 
 class EmotionObjective(FrameClassification):
     """Which of the eight emotions does a frame show?"""
+
+    kind, network_class = "emotion", FrameEmotionNet
 
     def __init__(self, train_clips: Sequence[Clip], test_clips: Sequence[Clip], seed: int) -> None:
         classes = [[clip for clip in train_clips if clip.emotion == emotion] for emotion in EMOTIONS]
@@ -88,7 +97,7 @@ class EmotionObjective(FrameClassification):
                 f"No training clip shows {', '.join(missing)}; all eight emotions are needed."
             )
         torch.manual_seed(seed)
-        super().__init__("emotion", FrameEmotionNet(), classes, seed, EMOTION_TINT, LABEL_SMOOTHING)
+        super().__init__(self.kind, self.network_class(), classes, seed, EMOTION_TINT, LABEL_SMOOTHING)
         self.labelled = [(clip, clip.emotion) for clip in test_clips if clip.emotion is not None]
 
     def validate(self, step: int) -> dict[str, float]:
@@ -102,7 +111,47 @@ class EmotionObjective(FrameClassification):
 
     def _recognises(self, clip: Clip, emotion: str) -> bool:
         frames = normalise(torch.from_numpy(clip.frames[::VALIDATION_STRIDE]))
-        return is_correct(video_probabilities(self.network(frames).numpy()), emotion)
+        return is_correct(video_probabilities(self.logits(frames).numpy()), emotion)
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """Return logits `(frames, 8)`."""
+        return self.network(frames)
+
+
+class SecondEmotionObjective(EmotionObjective):
+    """The same by another architecture, which also learns the labelled intensity of the expression."""
+
+    kind, network_class = "emotion_second", GradientEmotionNet
+
+    def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
+        """See `Objective`."""
+        frames, expected, clips = self.draw(step, batch_size)
+        logits, strengths = self.network(frames)
+        levels = torch.tensor([intensity(clip) for clip in clips])
+        classification = F.cross_entropy(logits, expected, label_smoothing=self.label_smoothing)
+        strength = F.mse_loss(strengths.float(), levels)
+        accuracy = (logits.argmax(dim=1) == expected).float().mean().item()
+        return classification + STRENGTH_WEIGHT * strength, {
+            "accuracy": accuracy,
+            "strength_squared_error": strength.item(),
+        }
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Add to the accuracies the mean error of the strength of held-out videos, in levels."""
+        errors = []
+        for clip, _ in self.labelled:
+            strengths = self.network(normalise(torch.from_numpy(clip.frames[::VALIDATION_STRIDE])))[1]
+            errors.append(abs(strengths.mean().item() - intensity(clip)))
+        return super().validate(step) | {"strength_error": float(np.mean(errors))}
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """Return logits `(frames, 8)`."""
+        return self.network(frames)[0]
+
+
+def intensity(clip: Clip) -> float:
+    """Return the labelled intensity of a clip: 0 for neutral, else its level."""
+    return 0.0 if clip.emotion == NEUTRAL else float(clip.level)
 
 
 class IdentityObjective(FrameClassification):

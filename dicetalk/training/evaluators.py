@@ -15,11 +15,17 @@ from dicetalk.evaluation.networks import SIZE_PX
 from dicetalk.evaluation.store import save_network
 from dicetalk.files import atomic_directory, sha256_file
 from dicetalk.training.checkpoint import write_curves
-from dicetalk.training.evaluator_objectives import EmotionObjective, IdentityObjective, SyncObjective
+from dicetalk.training.evaluator_objectives import (
+    EmotionObjective,
+    IdentityObjective,
+    SecondEmotionObjective,
+    SyncObjective,
+)
 from dicetalk.training.loop import Tracker, train
 
 OBJECTIVES: dict[str, type] = {
     "emotion": EmotionObjective,
+    "emotion_second": SecondEmotionObjective,
     "identity": IdentityObjective,
     "sync": SyncObjective,
 }
@@ -33,7 +39,7 @@ def train_evaluators(
     runs: Path,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Train the emotion, identity and sync networks and write them to `out`.
+    """Train the emotion, second emotion, identity and sync networks and write them to `out`.
 
     Args:
         settings: the `evaluators` section.

@@ -18,6 +18,7 @@ from dicetalk.data.shards import Sample, encode_audio, encode_landmarks, write_s
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation import measure
 from dicetalk.evaluation.evaluate import evaluate_folders, evaluate_generated
+from dicetalk.evaluation.gradients import GradientEmotionNet
 from dicetalk.evaluation.networks import FrameEmotionNet, IdentityNet
 from dicetalk.evaluation.session import Evaluation
 from dicetalk.evaluation.store import save_network
@@ -80,6 +81,7 @@ def build(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for kind, network in (
         ("emotion", FrameEmotionNet()),
+        ("emotion_second", GradientEmotionNet()),
         ("identity", IdentityNet(3)),
         ("sync", InDomainSyncNet()),
     ):
@@ -129,18 +131,25 @@ def sample_of(clip, folder) -> Sample:
 def test_report_keeps_the_contract(evaluation):
     report = evaluation.report
     assert list(report["systems"]) == ["real", "ours", "still", "wrong_audio", "wrong_emotion"]
-    metrics = ["emotion_accuracy", "emo_score", "emo_score_neutral", "emo_score_non_neutral", "f_sim"]
-    metrics += ["fd_image", "fd_video", "sync_c", "sync_d", "lmd"]
+    metrics = ["emotion_accuracy", "emo_score", "emo_score_neutral", "emo_score_non_neutral"]
+    metrics += ["emotion_accuracy_second", "neutral_accuracy", "neutral_accuracy_second"]
+    metrics += ["expression_strength_neutral", "f_sim", "fd_image", "fd_video", "sync_c", "sync_d", "lmd"]
     for system, found in report["systems"].items():
         assert list(found) == metrics, system
         for estimate in found.values():
             low, high = estimate["ci95"]
             assert np.isfinite([estimate["value"], low, high]).all() and low <= high
             assert estimate["n"] > 0
-    assert set(report["networks"]) == set(metrics)
+    strengths = {f"expression_strength_level_{level}" for level in (1, 2, 3)}
+    assert set(report["networks"]) == set(metrics) | strengths
+    assert report["networks"]["emotion_accuracy_second"]["name"] == "in-domain-emotion-gradients"
     assert report["networks"]["sync_d"]["name"] == "in-domain-sync"
     assert len(report["networks"]["lmd"]["sha256"]) == 64
-    assert set(report["skipped"]) == {"fid", "fvd"}
+    # Four of the eight emotions are shown here, at one level each.
+    lacking = {f"{system}.{name}" for system in report["systems"] for name in strengths}
+    assert set(report["skipped"]) == {"fid", "fvd"} | lacking
+    assert "contempt" in report["skipped"]["ours.expression_strength_level_3"]
+    assert set(report["expression_strength_differences"]["ours"]) == {"neutral - real neutral"}
     assert report["protocol"]["num_frames"] == NUM_FRAMES
     assert report["failures"] == []
 

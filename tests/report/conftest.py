@@ -168,6 +168,9 @@ def _write_metrics(folder: Path) -> None:
             "networks": dict.fromkeys(values, network),
             "systems": systems,
             "skipped": {"fid": "needs the published Inception weights"},
+            "expression_strength_differences": {
+                "ours": {"level 2 - level 1": {"difference": 0.42, "ci95": [0.31, 0.55], "n": 42, "p": 0.001}}
+            },
         },
     )
     cosine = np.clip(np.eye(8) + rng.normal(0, 0.35, (8, 8)), -1, 1)
@@ -242,7 +245,7 @@ def _write_per_clip(path: Path) -> None:
 def _write_curves(models: Path) -> None:
     for name in ("embedder/curves", "bank/curves", "dicetalk/curves", "evaluators/emotion_curves"):
         _write_curve(models / f"{name}.csv")
-    for kind in ("identity", "sync"):
+    for kind in ("emotion_second", "identity", "sync"):
         _write_curve(models / f"evaluators/{kind}_curves.csv")
 
 

@@ -83,11 +83,14 @@ def test_page_says_what_was_measured_by_what(page: str, finished_run: Params) ->
         "people are drawn",
         "demo-backbone",
         "8m32s",
+        "level 2 - level 1",
+        "+0.31 to +0.55",
     ):
         assert text in page
     assert "-inf &lt;dB&gt;" in page  # text of the data is escaped
     markdown = Path("reports/report.md").read_text()
     assert "| Emotion accuracy ↑ | 0.980 [0.892 to 1.068] (132) | 0.710" in markdown
+    assert "| level 2 - level 1 | +0.42 [+0.31 to +0.55] (42) |" in markdown
     assert "people are drawn" in markdown and "<li>" not in markdown
 
 

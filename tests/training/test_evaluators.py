@@ -11,17 +11,27 @@ from dicetalk.evaluation.store import load_network
 from dicetalk.labels import EMOTIONS
 from dicetalk.training import evaluators
 from dicetalk.training.augmentation import augment
-from dicetalk.training.evaluator_objectives import EmotionObjective, SyncObjective
-from dicetalk.training.evaluators import train_evaluators
+from dicetalk.training.evaluator_objectives import (
+    EmotionObjective,
+    SecondEmotionObjective,
+    SyncObjective,
+    intensity,
+)
+from dicetalk.training.evaluators import OBJECTIVES, train_evaluators
+
+NAMES = {
+    "emotion": "in-domain-emotion",
+    "emotion_second": "in-domain-emotion-gradients",
+    "identity": "in-domain-identity",
+    "sync": "in-domain-sync",
+}
 
 
 @pytest.fixture
 def settings(repository):
     section = load_params(repository / "profiles/demo.yaml").evaluators
     quick = {"num_steps": 40, "batch_size": 16, "warmup_steps": 5, "lr": 3.0e-3, "threads": 1}
-    kinds = {
-        kind: getattr(section, kind).model_copy(update=quick) for kind in ("emotion", "identity", "sync")
-    }
+    kinds = {kind: getattr(section, kind).model_copy(update=quick) for kind in OBJECTIVES}
     return section.model_copy(update=kinds)
 
 
@@ -38,20 +48,18 @@ def toy_data(monkeypatch):
 def test_networks_learn_and_are_stored(settings, toy_data, tmp_path):
     results = train_evaluators(settings, [], tmp_path / "out", tmp_path / "runs")
     assert results["emotion"]["accuracy"] > 3 / 8
+    assert results["emotion_second"]["accuracy"] > 2 / 8
     assert results["identity"]["auc"] > 0.7
     assert results["sync"]["sync_d"] < results["sync"]["wrong_audio_sync_d"]
     for kind, result in results.items():
         stored = load_network(tmp_path / "out", kind)
         assert (stored.name, stored.sha256) == (result["name"], result["sha256"])
-        assert stored.name == f"in-domain-{kind}"
+        assert stored.name == NAMES[kind]
         assert (tmp_path / "out" / f"{kind}_curves.csv").read_text().startswith("step,")
 
 
 def test_same_data_gives_the_same_bits_and_other_data_another_run(settings, toy_data, tmp_path, monkeypatch):
-    short = {
-        kind: getattr(settings, kind).model_copy(update={"num_steps": 2})
-        for kind in ("emotion", "identity", "sync")
-    }
+    short = {kind: getattr(settings, kind).model_copy(update={"num_steps": 2}) for kind in OBJECTIVES}
     settings = settings.model_copy(update=short)
     first = train_evaluators(settings, [], tmp_path / "a", tmp_path / "runs_a")
     assert train_evaluators(settings, [], tmp_path / "b", tmp_path / "runs_b") == first
@@ -90,3 +98,15 @@ def test_augmentation_treats_the_frames_of_a_window_alike():
     between_samples = (changed[0, 0] - changed[1, 0]).abs().mean().item()
     assert changed.shape == window.shape and np.isfinite(changed.numpy()).all()
     assert between_frames < 0.1 < between_samples
+
+
+def test_strength_is_learnt_from_the_labelled_levels():
+    neutral, happy = toy_clip(0, "neutral"), toy_clip(0, "happy")
+    assert (intensity(neutral), intensity(happy)) == (0.0, 3.0)  # neutral's level 1 is no intensity
+    objective = SecondEmotionObjective(toy_clips(), [neutral, happy], seed=1)
+    with torch.no_grad():
+        objective.network.strength.weight.zero_()
+        objective.network.strength.bias.fill_(1.0)
+        objective.network.eval()
+        error = objective.validate(0)["strength_error"]
+    assert error == pytest.approx((1.0 + 2.0) / 2)
