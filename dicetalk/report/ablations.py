@@ -106,7 +106,7 @@ class Ablations:
     overrides: dict[str, Any]
     seed_keys: list[str]
     seed_step: int
-    metrics: dict[str, tuple[str, bool]]
+    metrics: dict[str, tuple[str, bool | None]]
     rows: list[Row]
     orderings: list[Ordering]
     seconds: Mean | None

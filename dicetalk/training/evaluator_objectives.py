@@ -88,7 +88,8 @@ class FrameClassification:
 class EmotionObjective(FrameClassification):
     """Which of the eight emotions does a frame show?"""
 
-    kind, network_class = "emotion", FrameEmotionNet
+    kind = "emotion"
+    network_class: type[nn.Module] = FrameEmotionNet
 
     def __init__(self, train_clips: Sequence[Clip], test_clips: Sequence[Clip], seed: int) -> None:
         classes = [[clip for clip in train_clips if clip.emotion == emotion] for emotion in EMOTIONS]
