@@ -279,6 +279,8 @@ class Generate(Section):
     identity_scale: float
     audio_scale: float
     emotion_scale: float
+    # Mode P: emotion_scale is multiplied by that of the level, so that a higher level looks stronger
+    level_factors: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)]
     # Lowest and highest guided noise level; null guides every step, as the official code does
     guidance_sigmas: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     window_overlap: int = Field(ge=0)

@@ -187,6 +187,12 @@ def generate_frames(model: TalkingModel, requests: Sequence[Request], settings: 
     return np.stack([to_output_rate(video, stride, between) for video in frames])
 
 
+def at_level(settings: Generate, level: int) -> Generate:
+    """Return settings with the guidance of an emotion that is named with a level."""
+    factor = settings.level_factors[level - 1]
+    return settings.model_copy(update={"emotion_scale": settings.emotion_scale * factor})
+
+
 def write_result(
     path: Path, frames: np.ndarray, samples: np.ndarray, fps: float, metadata: dict[str, str]
 ) -> None:
@@ -229,6 +235,7 @@ def generate_one(
     speech = model.speech.encode(samples)
     if emotion is not None:
         prior = model.mixed_prior(parse_emotion(emotion, level))
+        settings = at_level(settings, level)
     elif reference_video is not None:
         prior = prior_of_video(model, reference_video)
     else:

@@ -29,6 +29,7 @@ from dicetalk.files import atomic_directory
 from dicetalk.generation import (
     Request,
     TalkingModel,
+    at_level,
     generate_frames,
     load_model,
     prior_of_speech,
@@ -59,6 +60,11 @@ class Job:
         """Path relative to the output folder."""
         return self.manifest["video_path"]
 
+    @property
+    def guidance_level(self) -> int | None:
+        """The level that is asked for; none where the emotion is shown or heard, not named."""
+        return self.manifest["level"] if self.manifest["mode"] == "P" else None
+
 
 class SplitGenerator:
     """What it takes to generate videos of the test split; each worker has its own.
@@ -79,13 +85,15 @@ class SplitGenerator:
         self.samples = _read_samples(processed, self.test, self.jobs)
 
     def write(self, batch: list[Job]) -> None:
-        """Generate videos of one length and write them."""
+        """Generate videos of one length and guidance and write them."""
         fps, provenance = self.model.settings["fps"], self.model.provenance(self.settings)
         requests = [
             _request(self.model, job, self.test, self.train, self.samples, self.settings.seed)
             for job in batch
         ]
-        for job, frames in zip(batch, generate_frames(self.model, requests, self.settings), strict=True):
+        level = batch[0].guidance_level
+        settings = self.settings if level is None else at_level(self.settings, level)
+        for job, frames in zip(batch, generate_frames(self.model, requests, settings), strict=True):
             sound = self.samples[job.manifest["clip_id"]].audio()
             write_result(self.run_dir / job.path, frames, sound, fps, provenance)
 
@@ -218,9 +226,13 @@ def _read_samples(processed: Path, test: EncodedClips, jobs: list[Job]) -> dict[
 
 
 def _batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
-    """Group jobs of equal length into batches."""
-    ordered = sorted(jobs, key=lambda job: (job.manifest["num_frames"], job.path))
-    for _, group in groupby(ordered, key=lambda job: job.manifest["num_frames"]):
+    """Group jobs of equal length and guidance into batches."""
+
+    def kind(job: Job) -> tuple[int, int]:
+        return job.manifest["num_frames"], job.guidance_level or 0
+
+    ordered = sorted(jobs, key=lambda job: (kind(job), job.path))
+    for _, group in groupby(ordered, key=kind):
         same = list(group)
         yield from (same[start : start + size] for start in range(0, len(same), size))
 
