@@ -121,7 +121,8 @@ class BankObjective:
         counts = bank(priors)[2].bincount(minlength=len(bank.codebook.weight))
         unused = (counts == 0).nonzero().flatten()
         chosen = rng.choice(len(priors), len(unused), replace=len(unused) > len(priors))
-        bank.codebook.weight[unused] = bank.fc(priors[chosen])
+        # In half precision under autocast, the codes are not.
+        bank.codebook.weight[unused] = bank.fc(priors[chosen]).to(bank.codebook.weight.dtype)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         """Classify tokens `(..., frames, num_tokens, dim)` by their mean; a single frame is squeezed."""
