@@ -35,10 +35,11 @@ def line_chart(label: str, series: Mapping[str, tuple[np.ndarray, np.ndarray]]) 
         label: what the picture shows, for screen readers.
         series: CSS class (`train` or `validation`) -> steps and finite values.
     """
-    width, height, left, right, top, bottom = 300, 150, 44, 50, 8, 22
+    width, height, right, top, bottom = 300, 150, 50, 8, 22
     steps = np.concatenate([x for x, _ in series.values()])
     values = np.concatenate([y for _, y in series.values()])
     ticks = _ticks(float(values.min()), float(values.max()))
+    left = max(44, 8 + 7 * max(len(f"{tick:g}") for tick in ticks))
     last_step = max(float(steps.max()), 1.0)
 
     def place_x(step: float) -> float:

@@ -36,7 +36,7 @@ def level_figure(per_clip: pd.DataFrame, num_samples: int) -> Figure | None:
         charts.append(_chart(emotion, [line for line in lines if line.x]))
         rows += [[f"{emotion}, {line.label}", *_cells(line)] for line in lines if line.x]
     neutral = table[table["emotion"] == NEUTRAL].groupby("system")[STRENGTH].mean()
-    note = ", ".join(f"{SYSTEMS[str(system)][0].lower()} {value:.2f}" for system, value in neutral.items())
+    note = ", ".join(f"{SYSTEMS[str(system)][0]} {value:.2f}" for system, value in neutral.items())
     return Figure(
         "Level and measured strength",
         "Strength of the expression as a network reads it from the frames, over the level that"
