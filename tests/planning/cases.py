@@ -51,6 +51,7 @@ def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
         update={
             "num_steps": 2,
             "batch_size": values["batch"],
+            "num_processes": 1,
             "threads": 1,
             "mixed_precision": "no",
             "gradient_checkpointing": values.get("checkpointing", False),
