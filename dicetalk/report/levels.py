@@ -33,8 +33,10 @@ def level_figure(per_clip: pd.DataFrame, num_samples: int) -> Figure | None:
             _series(table[(table["system"] == system) & (table["emotion"] == emotion)], system, num_samples)
             for system in SYSTEMS
         ]
-        charts.append(_chart(emotion, [line for line in lines if line.x]))
-        rows += [[f"{emotion}, {line.label}", *_cells(line)] for line in lines if line.x]
+        shown = [line for line in lines if line.x]
+        if shown:  # a small profile has no clip of some emotions
+            charts.append(_chart(emotion, shown))
+        rows += [[f"{emotion}, {line.label}", *_cells(line)] for line in shown]
     neutral = table[table["emotion"] == NEUTRAL].groupby("system")[STRENGTH].mean()
     note = ", ".join(f"{SYSTEMS[str(system)][0]} {value:.2f}" for system, value in neutral.items())
     return Figure(

@@ -82,6 +82,8 @@ def test_levels_are_drawn_when_measured() -> None:
     figure = level_figure(table, 50)
     assert figure is not None and len(figure.charts) == 7
     assert figure.rows[1] == ["angry, Ours, mode P", *(f"{x}.00 [{x}.00, {x}.00]" for x in (1, 2, 3))]
+    few = level_figure(table[table["emotion"] == "happy"], 50)
+    assert few is not None and len(few.charts) == 1
     assert level_figure(table.drop(columns="expression_strength"), 50) is None
 
 
