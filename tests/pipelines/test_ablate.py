@@ -115,7 +115,8 @@ def test_a_seed_changes_every_seed_of_training_and_generation_and_no_other(demo:
     seeds = {key for key in _leaves(demo.model_dump()) if key.rpartition(".")[2] == "seed"}
     assert seeds - set(SEEDS) == {
         "synthesize.seed", "evaluate.seed",
-        "evaluators.emotion.seed", "evaluators.identity.seed", "evaluators.sync.seed",
+        "evaluators.emotion.seed", "evaluators.emotion_second.seed",
+        "evaluators.identity.seed", "evaluators.sync.seed",
     }  # fmt: skip
 
 

@@ -215,6 +215,12 @@ def _write_metrics(folder: Path) -> None:
     write_json(folder / "backbone.json", backbone)
 
 
+@pytest.fixture
+def measured_discrimination() -> dict:
+    """The section of a run's metrics."""
+    return discrimination()
+
+
 def discrimination() -> dict:
     """A discriminator that reads its condition alone."""
 

@@ -61,10 +61,8 @@ def test_clustering_stands_beside_the_paper() -> None:
     ]
 
 
-def test_discrimination_has_a_line_per_condition() -> None:
-    from conftest import discrimination
-
-    figure = discrimination_figure(discrimination())
+def test_discrimination_has_a_line_per_condition(measured_discrimination: dict) -> None:
+    figure = discrimination_figure(measured_discrimination)
     assert figure is not None and figure.rows[0][1] == "1.00 [0.90, 1.00]"
     lines = [item for item in ElementTree.fromstring(str(figure.charts[0])) if item.tag == "polyline"]
     assert len(lines) == 4
