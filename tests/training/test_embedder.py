@@ -14,7 +14,7 @@ from dicetalk.data.dataset import EncodedClips
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.tracking import Tracker
 from dicetalk.training.embedder import ReverseGradient, supervised_contrastive, train_embedder
-from dicetalk.training.embedder_metrics import clustering_strength
+from dicetalk.training.embedder_metrics import clustering_strength, identity_probe_hits
 from dicetalk.training.embeddings import embed_clips
 from dicetalk.training.priors import class_priors, load_priors, prior_metrics, save_priors
 
@@ -166,3 +166,8 @@ def test_embedding_many_clips_equals_embedding_each(trained):
         features = {name: torch.from_numpy(clips.read(3, name)).float() for name in names}
         alone = embedder.embed(features.get("speech"), features.get("expression"))
         assert np.allclose(vectors[3], alone, atol=1e-5)
+
+
+def test_a_single_person_is_always_named():
+    vectors = np.random.default_rng(0).normal(size=(6, 3))
+    assert identity_probe_hits(vectors, np.array(["M001"] * 6), np.arange(6)).all()
