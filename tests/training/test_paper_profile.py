@@ -97,7 +97,15 @@ def test_two_optimiser_steps_of_each_training(params: Params, root: Path) -> Non
     priors = class_priors(embedder, EncodedClips([mead], "train"))
     save_priors(priors, models / "priors.safetensors")
     learn_bank(
-        mead, embedder, priors, models / "backbone", params.learn_bank, root / "b", models / "bank", Tracker()
+        encoded_mead=mead,
+        embedder=embedder,
+        priors=priors,
+        prior_source=params.priors.source,
+        backbone=models / "backbone",
+        settings=params.learn_bank,
+        run_dir=root / "b",
+        output=models / "bank",
+        tracker=Tracker(),
     )
     assert_two_steps(root / "b")
 
