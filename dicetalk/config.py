@@ -330,62 +330,6 @@ class Retrain(Section):
     tolerance: float = Field(ge=0)  # a challenger this much worse still counts as not worse
 
 
-class PretrainClips(Section):
-    """Procedural clips of endless identities that the demo backbone is pretrained on."""
-
-    seed: int
-    workers: PositiveInt
-    num_people: PositiveInt
-    num_takes: PositiveInt  # per person, each with its own expressions and crop
-    num_frames: PositiveInt  # per take
-    num_validation: PositiveInt  # takes never trained on
-    fps: PositiveFloat
-    size_px: PositiveInt
-    crop_margin: float = Field(ge=0)
-
-
-class PretrainAutoencoder(Section):
-    """The patch autoencoder; see `dicetalk/training/autoencoder.py`."""
-
-    training: Training
-    latent_channels: PositiveInt
-    latent_noise: float = Field(ge=0)
-    edge_weight: float = Field(ge=0)
-
-
-class PretrainSpeech(Section):
-    """The speech encoder; see `dicetalk/training/phonemes.py`."""
-
-    training: Training
-    num_utterances: PositiveInt
-    num_validation: PositiveInt  # utterances never trained on
-    num_mels: PositiveInt
-    hidden_dim: PositiveInt
-    excerpt_tokens: PositiveInt  # 50 a second
-
-
-class PretrainUnet(Section):
-    """The image-to-video UNet; see `dicetalk/training/backbone.py`."""
-
-    training: Training
-    block_out_channels: list[PositiveInt]
-    attention_heads: list[PositiveInt]
-    cross_attention_dim: PositiveInt
-    num_frames: PositiveInt
-    short_window_fraction: Probability = Field(ge=0, le=1)
-    sigma_log_mean: float
-    sigma_log_std: PositiveFloat
-
-
-class PretrainParams(Section):
-    """All of `pretrained/demo-backbone/params.yaml`."""
-
-    clips: PretrainClips
-    speech: PretrainSpeech
-    autoencoder: PretrainAutoencoder
-    unet: PretrainUnet
-
-
 class Ablate(Section):
     """What all runs of `python -m pipelines.ablate` share; the variants are in `pipelines/ablations`."""
 
@@ -422,12 +366,7 @@ def load_params(path: Path | None = None) -> Params:
         DicetalkError: naming the path of each unknown, missing or mistyped key, and the nearest valid name.
     """
     path = PARAMS_FILE if path is None else Path(path)
-    return parse_params(_read_yaml(path), str(path))
-
-
-def load_pretrain_params(path: Path) -> PretrainParams:
-    """Read and validate the parameters of the demo backbone's recipe; raises as `load_params`."""
-    return parse_params(_read_yaml(Path(path)), str(path), PretrainParams)
+    return parse_params(read_yaml(path), str(path))
 
 
 def parse_params(values: dict[str, Any], where: str, schema: type[Schema] = Params) -> Schema:  # type: ignore[assignment]
@@ -445,7 +384,8 @@ def config_hash(*sections: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of sections; raises `DicetalkError` when there is none or it is not such a file."""
     # ruamel reads YAML 1.2 as DVC does: there `1e-4` is a number, which PyYAML takes for a string.
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError

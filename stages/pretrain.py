@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dicetalk.config import load_pretrain_params
+from dicetalk.config_recipe import load_pretrain_params
 
 
 def main() -> None:

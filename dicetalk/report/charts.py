@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,15 +73,7 @@ def interval_chart(label: str, rows: Sequence[Interval]) -> Markup:
     width, row_height, left, right, bottom = 340, 22, 112, 16, 22
     height = row_height * len(rows) + bottom + 4
     ticks = _ticks(min(row.low for row in rows), max(row.high for row in rows))
-
-    def place(value: float) -> float:
-        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (width - left - right)
-
-    parts = []
-    for tick in ticks:
-        x = place(tick)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - bottom}"/>')
-        parts.append(f'<text class="tick middle" x="{x:.1f}" y="{height - 7}">{tick:g}</text>')
+    place, parts = value_axis(ticks, left, width - right, height, bottom)
     for number, row in enumerate(rows):
         y = 4 + row_height * (number + 0.5)
         parts.append(
@@ -93,6 +85,22 @@ def interval_chart(label: str, rows: Sequence[Interval]) -> Markup:
         )
         parts.append(f'<circle class="dot {row.role}" cx="{place(row.value):.1f}" cy="{y:.1f}" r="4"/>')
     return _svg(width, height, label, parts)
+
+
+def value_axis(
+    ticks: Sequence[float] | np.ndarray, left: float, right: float, height: float, bottom: float
+) -> tuple[Callable[[float], float], list[str]]:
+    """Return what places values between `left` and `right`, and grid lines and numbers of the axis."""
+
+    def place(value: float) -> float:
+        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (right - left)
+
+    parts = []
+    for tick in ticks:
+        x = place(tick)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - bottom}"/>')
+        parts.append(f'<text class="tick middle" x="{x:.1f}" y="{height - 7}">{round(tick, 10):g}</text>')
+    return place, parts
 
 
 def heat_map(label: str, rows: Sequence[str], columns: Sequence[str], matrix: np.ndarray) -> Markup:

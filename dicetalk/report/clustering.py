@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dicetalk.labels import EMOTIONS
+from dicetalk.report.charts import value_axis
 from dicetalk.report.figure import Figure, described_svg
 from dicetalk.report.plots import MARKS, mark_sample
 
@@ -57,15 +58,7 @@ def _dots(strengths: dict[str, dict[str, float]], inputs: dict[str, tuple[str, s
     values = [value for name in inputs for value in strengths[name].values()]
     ticks = MaxNLocator(nbins=5).tick_values(min(1.0, *values), max(values))
     height = row * len(EMOTIONS) + bottom + 4
-
-    def place(value: float) -> float:
-        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (width - left - right)
-
-    parts = []
-    for tick in ticks:
-        x = place(tick)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - bottom}"/>')
-        parts.append(f'<text class="tick middle" x="{x:.1f}" y="{height - 7}">{round(tick, 10):g}</text>')
+    place, parts = value_axis(ticks, left, width - right, height, bottom)
     for number, emotion in enumerate(EMOTIONS):
         y = 4 + row * (number + 0.5)
         parts.append(f'<text class="name end" x="{left - 10}" y="{y + 4:.1f}">{emotion}</text>')

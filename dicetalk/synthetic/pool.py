@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from dicetalk.config import PretrainClips
+from dicetalk.config_recipe import PretrainClips
 from dicetalk.progress import track
 from dicetalk.synthetic.clips import training_takes
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dicetalk.config import PretrainParams, Training, config_hash
+from dicetalk.config import Training, config_hash
+from dicetalk.config_recipe import PretrainParams
 from dicetalk.files import atomic_directory, atomic_path, write_json
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.phonemes import PhonemeEncoder

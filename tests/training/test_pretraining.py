@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dicetalk.config import load_pretrain_params
+from dicetalk.config_recipe import load_pretrain_params
 from dicetalk.files import read_json, sha256_file
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.backbone import load_component
