@@ -21,7 +21,17 @@ else:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Modules that cannot change a stage's result; their edits must not re-run anything.
-PLUMBING = {"config", "config_errors", "config_recipe", "errors", "files", "launch", "progress", "tracking", "weights"}
+PLUMBING = {
+    "config",
+    "config_errors",
+    "config_recipe",
+    "errors",
+    "files",
+    "launch",
+    "progress",
+    "tracking",
+    "weights",
+}
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
 
