@@ -79,6 +79,7 @@ class SampleVideos:
                 identity_scale=settings.identity_scale,
                 audio_scale=settings.audio_scale,
                 emotion_scale=settings.emotion_scale,
+                guidance_sigmas=settings.guidance_sigmas,
                 fps=self.fps,
                 generator=[torch.Generator().manual_seed(settings.seed + i) for i in range(len(latents))],
                 output_type="np",
