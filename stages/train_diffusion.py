@@ -32,8 +32,9 @@ def main() -> None:
     key = config_hash(
         params.train_diffusion, params.encode, params.preprocess, [sha256_file(path) for path in inputs]
     )
+    # A relative root: diffusers writes paths into the model, which must not tell where it was made.
     with stage_run("train_diffusion", params.tracking, params.train_diffusion) as tracker:
-        metrics = train_diffusion(params, Path.cwd(), Path(f"runs/train_diffusion-{key}"), tracker)
+        metrics = train_diffusion(params, Path(), Path(f"runs/train_diffusion-{key}"), tracker)
         if is_main_process():
             write_json(Path("metrics/train_diffusion.json"), metrics)
         tracker.log_artifact(Path("metrics/train_diffusion.json"))

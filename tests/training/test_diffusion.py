@@ -138,6 +138,17 @@ def generate(pipeline: DiceTalkPipeline, prior: torch.Tensor) -> torch.Tensor:
     ).frames
 
 
+def test_a_model_does_not_tell_where_it_was_made(
+    params: Params, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "project"
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "dicetalk"))
+    monkeypatch.chdir(root)
+    finetune.train_diffusion(params, Path(), Path("run"), Tracker())  # as the stage does
+    for config in (root / "models/dicetalk").rglob("*.json"):
+        assert str(tmp_path) not in config.read_text(), config
+
+
 def test_metrics_of_training(trained: dict):
     assert {"loss_sigma_1", "class_accuracy_sigma_1", "audio_gain_sigma_1", "emotion_gain_sigma_1"} <= set(
         trained["training"]
