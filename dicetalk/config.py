@@ -164,7 +164,7 @@ class Training(Section):
     seed: int
     num_steps: PositiveInt
     # The stage starts so many: one per GPU, or several on a CPU. See docs/operations.md for other launchers.
-    num_processes: PositiveInt = 1
+    num_processes: PositiveInt
     batch_size: PositiveInt  # of all processes together
     lr: PositiveFloat
     weight_decay: float = Field(ge=0)
@@ -173,7 +173,8 @@ class Training(Section):
     grad_clip_norm: PositiveFloat
     grad_accumulation_steps: PositiveInt
     ema_decay: Probability = Field(ge=0, lt=1)
-    mixed_precision: Precision
+    # Not fp16: its gradients overflow now and then by design, and a gradient that is not finite ends a training
+    mixed_precision: Literal["auto", "no", "bf16"]
     gradient_checkpointing: bool
     log_every_steps: PositiveInt
     validate_every_steps: PositiveInt
@@ -238,8 +239,8 @@ class TrainDiffusion(Section):
     """Fine-tuning of the video backbone with audio and emotion adapters and the discrimination objective."""
 
     training: Training
-    sample_clips: int = Field(ge=0, default=3)  # short videos at each validation; 0: none
-    fully_sharded: bool = False  # FSDP: for GPUs that cannot hold weights, gradients, moments and average
+    sample_clips: int = Field(ge=0)  # short videos at each validation; 0: none
+    fully_sharded: bool  # FSDP: for GPUs that cannot hold weights, gradients, moments and average
     audio_projection: AudioProjection
     pose_guider_channels: list[PositiveInt]  # official: 16, 32, 96, 256; each after the first halves the mask
     num_frames: PositiveInt

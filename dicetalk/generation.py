@@ -35,7 +35,7 @@ from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
 from dicetalk.portrait import Portrait, read_portrait
-from dicetalk.precision import autocast
+from dicetalk.precision import autocast, compute_device
 from dicetalk.training.priors import PRIORS_FILE, load_priors, prior_name
 
 
@@ -135,8 +135,7 @@ def load_model(folder: Path) -> TalkingModel:
     folder = Path(folder)
     settings = read_json(folder / "dicetalk.json")
     embedder = folder / "embedder"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = DiceTalkPipeline.from_pretrained(folder).to(device)
+    pipeline = DiceTalkPipeline.from_pretrained(folder).to(compute_device())
     pipeline.set_progress_bar_config(disable=True)
     return TalkingModel(
         pipeline=pipeline,

@@ -1,8 +1,17 @@
-"""Which arithmetic pays off on this machine."""
+"""Where to compute on this machine, and with which arithmetic."""
 
 from __future__ import annotations
 
+import os
+
 import torch
+
+
+def compute_device() -> torch.device:
+    """Return this process's GPU, by `LOCAL_RANK` where a launcher started several, or else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def resolve_precision(setting: str) -> str:

@@ -18,13 +18,13 @@ def main() -> None:
     params = load_params()
     settings = params.generate
 
-    from dicetalk.generation import load_model
+    from dicetalk.interpolation import load_interpolator
     from dicetalk.split_generation import example_videos, generate_test_split
     from dicetalk.tracking import stage_run
 
     inputs = [*sorted(MODEL.rglob("*.safetensors")), ENCODED / "clips.parquet"]
     # Not the settings alone: weights may be absent.
-    between = load_model(MODEL).interpolator(settings.interpolation).name
+    between = load_interpolator(settings.interpolation).name
     run_dir = Path(f"runs/generate-{config_hash(settings, between, [sha256_file(path) for path in inputs])}")
     with stage_run("generate", params.tracking, settings) as tracker:
         videos = generate_test_split(MODEL, ENCODED, PROCESSED, settings, run_dir, OUTPUT)

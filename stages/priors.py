@@ -13,9 +13,10 @@ def main() -> None:
     """Read `priors` and write `models/priors.safetensors`."""
     from dicetalk.data.dataset import EncodedClips
     from dicetalk.models.embedder import EmotionEmbedder
+    from dicetalk.precision import compute_device
     from dicetalk.training.priors import class_priors, label_priors, prior_metrics, save_priors
 
-    embedder = EmotionEmbedder.from_pretrained("models/embedder")
+    embedder = EmotionEmbedder.from_pretrained("models/embedder").to(compute_device())
     if load_params().priors.source == "label":
         priors = label_priors(embedder.config.embedding_dim)
     else:

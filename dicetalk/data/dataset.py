@@ -80,6 +80,15 @@ class EmbedderBatch:
     classes: torch.Tensor
     identities: torch.Tensor
 
+    def to(self, device: torch.device) -> EmbedderBatch:
+        """Return the batch on `device`."""
+        return EmbedderBatch(
+            self.speech.to(device),
+            self.expression.to(device),
+            self.classes.to(device),
+            self.identities.to(device),
+        )
+
 
 class EmbedderBatches:
     """Class-balanced batches in which each class appears with several identities.

@@ -18,7 +18,7 @@ from dicetalk.planning.networks import TrainedNetworks, build_networks, random_b
 from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective, Kept
 
 # `auto` is bf16 on every GPU since 2020
-HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.bfloat16}
+HALF_TYPES = {"bf16": torch.bfloat16, "auto": torch.bfloat16}
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 

@@ -25,6 +25,7 @@ from dicetalk.labels import CLASSES, EMOTIONS, class_index
 from dicetalk.models.backbone import component_config
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
+from dicetalk.precision import compute_device
 from dicetalk.tracking import Tracker
 from dicetalk.training.bank_usage import CODE_USAGE_FILE, usage_by_emotion
 from dicetalk.training.checkpoint import write_curves
@@ -80,7 +81,8 @@ class BankObjective:
     ):
         self.emotion_model, self.settings = emotion_model, settings
         self.train_priors, self.test_priors = train_priors, test_priors
-        self.head = nn.Linear(emotion_model.config.dim, len(CLASSES))
+        self.device = emotion_model.device
+        self.head = nn.Linear(emotion_model.config.dim, len(CLASSES)).to(self.device)
         self.modules = {"emotion_model": emotion_model, "head": self.head}
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
@@ -93,7 +95,8 @@ class BankObjective:
         learning = self.settings.use_bank and step < RESTART_PART * self.settings.training.num_steps
         if learning and step % RESTART_EVERY_STEPS == 0:
             self.restart_unused_codes(rng)
-        priors, classes = (part[own_slice(batch_size)] for part in self.train_priors.draw(rng, batch_size))
+        drawn, own = self.train_priors.draw(rng, batch_size), own_slice(batch_size)
+        priors, classes = (part[own].to(self.device) for part in drawn)
         retrieved = self.emotion_model(priors[:, None], retrieval=True)
         mixed = self.emotion_model(priors[:, None], gradient_to_bank=True)
         classification = sum(F.cross_entropy(self._logits(out.tokens), classes) for out in (retrieved, mixed))
@@ -105,19 +108,20 @@ class BankObjective:
     def validate(self, step: int) -> dict[str, float]:
         """Return accuracy in both modes and code usage on held-out identities."""
         metrics = {}
-        classes = self.test_priors.classes.repeat_interleave(self.test_priors.priors.shape[1])
+        priors = self.test_priors.priors.to(self.device)
+        classes = self.test_priors.classes.to(self.device).repeat_interleave(priors.shape[1])
         for name, retrieval in (("retrieval", True), ("whole_bank", False)):
-            tokens = self.emotion_model(self.test_priors.priors, retrieval=retrieval).tokens
+            tokens = self.emotion_model(priors, retrieval=retrieval).tokens
             accuracy = (self._logits(tokens).flatten(0, 1).argmax(-1) == classes).float().mean()
             metrics[f"class_accuracy_{name}"] = accuracy.item()
-        usage = code_usage(self.emotion_model, self.test_priors.priors) if self.settings.use_bank else {}
+        usage = code_usage(self.emotion_model, priors) if self.settings.use_bank else {}
         return metrics | usage
 
     @torch.no_grad()
     def restart_unused_codes(self, rng: np.random.Generator) -> None:
         """Move codes that no training prior chooses onto random training priors."""
         bank = self.emotion_model.codebook
-        priors = self.train_priors.priors.flatten(0, 1)
+        priors = self.train_priors.priors.to(self.device).flatten(0, 1)
         counts = bank(priors)[2].bincount(minlength=len(bank.codebook.weight))
         unused = (counts == 0).nonzero().flatten()
         chosen = rng.choice(len(priors), len(unused), replace=len(unused) > len(priors))
@@ -208,6 +212,7 @@ def learn_bank(
             f"learn_bank.dim is {settings.dim}, but the UNet of {backbone} takes tokens of width "
             f"{unet_config['cross_attention_dim']}; set learn_bank.dim to that."
         )
+    device = compute_device()
     torch.set_num_threads(settings.training.threads)
     torch.manual_seed(settings.training.seed)
     emotion_model = EmotionModel(
@@ -220,7 +225,8 @@ def learn_bank(
         classifier_in_channels=unet_config["block_out_channels"][-1],
         num_classes=len(CLASSES),
         use_bank=settings.use_bank,
-    )
+    ).to(device)
+    embedder.to(device)
     train_priors, test_priors = (
         ClipPriors(embedder, EncodedClips([encoded_mead], s), prior_source) for s in ("train", "test")
     )
@@ -229,6 +235,7 @@ def learn_bank(
     if process_index() > 0:
         return {}
     metrics = take_timings(metrics, run_dir, tracker)
+    emotion_model.cpu()
     with atomic_directory(output) as folder:
         emotion_model.save_pretrained(folder)
         write_curves(run_dir, folder / "curves.csv")

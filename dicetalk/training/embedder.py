@@ -23,6 +23,7 @@ from dicetalk.config import TrainEmbedder
 from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches, EncodedClips
 from dicetalk.files import atomic_directory
 from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_speech
+from dicetalk.precision import compute_device
 from dicetalk.tracking import Tracker
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import write_curves
@@ -61,7 +62,7 @@ class EmbedderObjective:
         dim, num_identities = embedder.config.embedding_dim, len(train_batches.identity_names)
         self.identity_classifier = nn.Sequential(
             nn.Linear(dim, settings.hidden_dim), nn.ReLU(), nn.Linear(settings.hidden_dim, num_identities)
-        )
+        ).to(embedder.device)
         self.modules = {"embedder": embedder, "identity_classifier": self.identity_classifier}
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
@@ -72,11 +73,11 @@ class EmbedderObjective:
         """Return the loss of one batch, each sample with speech, expression or both."""
         started = time.monotonic()
         own = parallel.own_slice(batch_size)
-        batch = self.train_batches.draw(step, batch_size, own)
+        batch = self.train_batches.draw(step, batch_size, own).to(self.embedder.device)
         data_seconds = time.monotonic() - started
 
         # 1. Modality dropout: one of the two at most, none where there is only one
-        chance = torch.rand(batch_size)[own]
+        chance = torch.rand(batch_size)[own].to(self.embedder.device)
         parallel.use_own_random_numbers()
         dropout = self.settings.modality_dropout if self.settings.modalities == "both" else 0.0
         speech_present = chance >= dropout
@@ -102,6 +103,7 @@ class EmbedderObjective:
     def validate(self, step: int) -> dict[str, float]:
         """Return the contrastive loss of `mu` on held-out identities for each choice of modalities."""
         batch = self.test_batches.draw(VALIDATION_STEP_OFFSET, 4 * self.settings.training.batch_size)
+        batch = batch.to(self.embedder.device)
         given = {
             "audio": (batch.speech, None),
             "video": (None, batch.expression),
@@ -207,6 +209,7 @@ def train_embedder(
     fit_normalisation(embedder, train_batches)
     if settings.identity_weight:
         subtract_identity_from_inputs(embedder, train_batches)
+    embedder.to(compute_device())
     objective = EmbedderObjective(embedder, train_batches, test_batches, settings)
     metrics = train(objective, settings.training, run_dir, tracker, "train_embedder")
     if parallel.process_index() > 0:

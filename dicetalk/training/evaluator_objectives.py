@@ -39,7 +39,7 @@ MAX_OFFSET_ERROR_FRAMES = 1
 
 
 class FrameClassification:
-    """Cross-entropy of single frames, every class drawn equally often.
+    """Cross-entropy of single frames, every class drawn equally often; computed where the network is.
 
     Args:
         kind: name of the network.
@@ -67,6 +67,11 @@ class FrameClassification:
         """See `Objective`."""
         return [{"params": self.network.parameters(), "lr": lr}]
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the network is."""
+        return next(self.network.parameters()).device
+
     def draw(self, step: int, batch_size: int) -> tuple[Tensor, Tensor, list[Clip]]:
         """Return augmented frames `(batch, 3, 64, 64)`, their classes `(batch,)` and clips."""
         rng = np.random.default_rng([self.seed, step])
@@ -75,7 +80,7 @@ class FrameClassification:
         frames = torch.from_numpy(np.stack([_choose(rng, clip.frames) for clip in clips]))
         frames = augment(normalise(frames).unsqueeze(1), self.tint).squeeze(1)
         frames = torch.where(torch.rand(batch_size, 1, 1, 1) < 0.5, frames.flip(-1), frames)
-        return frames, torch.from_numpy(targets), clips
+        return frames.to(self.device), torch.from_numpy(targets).to(self.device), clips
 
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """See `Objective`."""
@@ -111,8 +116,12 @@ class EmotionObjective(FrameClassification):
         return {name: float(value) for name, value in {"accuracy": correct.mean(), **per_level}.items()}
 
     def _recognises(self, clip: Clip, emotion: str) -> bool:
-        frames = normalise(torch.from_numpy(clip.frames[::VALIDATION_STRIDE]))
-        return is_correct(video_probabilities(self.logits(frames).numpy()), emotion)
+        logits = self.logits(self.sampled_frames(clip)).cpu().numpy()
+        return is_correct(video_probabilities(logits), emotion)
+
+    def sampled_frames(self, clip: Clip) -> Tensor:
+        """Return every fourth frame `(frames, 3, 64, 64)` of a clip."""
+        return normalise(torch.from_numpy(clip.frames[::VALIDATION_STRIDE]).to(self.device))
 
     def logits(self, frames: Tensor) -> Tensor:
         """Return logits `(frames, 8)`."""
@@ -128,7 +137,7 @@ class SecondEmotionObjective(EmotionObjective):
         """See `Objective`."""
         frames, expected, clips = self.draw(step, batch_size)
         logits, strengths = self.network(frames)
-        levels = torch.tensor([intensity(clip) for clip in clips])
+        levels = torch.tensor([intensity(clip) for clip in clips], device=self.device)
         classification = F.cross_entropy(logits, expected, label_smoothing=self.label_smoothing)
         strength = F.mse_loss(strengths.float(), levels)
         accuracy = (logits.argmax(dim=1) == expected).float().mean().item()
@@ -141,7 +150,7 @@ class SecondEmotionObjective(EmotionObjective):
         """Add to the accuracies the mean error of the strength of held-out videos, in levels."""
         errors = []
         for clip, _ in self.labelled:
-            strengths = self.network(normalise(torch.from_numpy(clip.frames[::VALIDATION_STRIDE])))[1]
+            strengths = self.network(self.sampled_frames(clip))[1]
             errors.append(abs(strengths.mean().item() - intensity(clip)))
         return super().validate(step) | {"strength_error": float(np.mean(errors))}
 
@@ -169,8 +178,8 @@ class IdentityObjective(FrameClassification):
         """Return cosines between clips of the same and of different held-out people, and their AUC."""
         from sklearn.metrics import roc_auc_score
 
-        first_frames = np.stack([clip.frames[0] for clip in self.test_clips])
-        embeddings = self.network.embed(normalise(torch.from_numpy(first_frames))).numpy()
+        first_frames = torch.from_numpy(np.stack([clip.frames[0] for clip in self.test_clips]))
+        embeddings = self.network.embed(normalise(first_frames.to(self.device))).cpu().numpy()
         names = np.array([clip.identity for clip in self.test_clips])
         first, second = np.triu_indices(len(names), k=1)
         cosines = (embeddings[first] * embeddings[second]).sum(axis=1)
@@ -197,6 +206,11 @@ class SyncObjective:
         self.network = InDomainSyncNet(mfcc_mean=coefficients.mean(axis=0), mfcc_std=coefficients.std(axis=0))
         self.modules: dict[str, nn.Module] = {"sync": self.network}
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the network is."""
+        return self.network.mfcc_mean.device
+
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """See `Objective`."""
         return [{"params": self.network.parameters(), "lr": lr}]
@@ -212,21 +226,21 @@ class SyncObjective:
             windows = starts[:, None] + np.arange(WINDOW_FRAMES)
             frames.append(torch.from_numpy(self.train_clips[index].frames[windows]))
             audio.append(self.audio[index][starts])
-        lips = augment(mouth_region(normalise(torch.cat(frames))))
-        similarity = self.network.embed_video(lips) @ self.network.embed_audio(torch.cat(audio)).T
-        similarity, expected = similarity / TEMPERATURE, torch.arange(len(similarity))
+        lips = augment(mouth_region(normalise(torch.cat(frames)))).to(self.device)
+        sound = torch.cat(audio).to(self.device)
+        similarity = self.network.embed_video(lips) @ self.network.embed_audio(sound).T / TEMPERATURE
+        expected = torch.arange(len(similarity), device=self.device)
         loss = (F.cross_entropy(similarity, expected) + F.cross_entropy(similarity.T, expected)) / 2
         return loss, {"accuracy": (similarity.argmax(dim=1) == expected).float().mean().item()}
 
     def validate(self, step: int) -> dict[str, float]:
         """Return sync scores of held-out clips with their own sound, and with the sound of another clip."""
-        lips = [
-            self.network.embed_video(video_windows(mouth_region(normalise(torch.from_numpy(clip.frames)))))
-            for clip in self.test_clips
-        ]
-        sounds = [
-            self.network.embed_audio(audio_windows(clip.audio, len(clip.frames))) for clip in self.test_clips
-        ]
+        lips, sounds = [], []
+        for clip in self.test_clips:
+            frames = normalise(torch.from_numpy(clip.frames).to(self.device))
+            audio = audio_windows(clip.audio, len(clip.frames)).to(self.device)
+            lips.append(self.network.embed_video(video_windows(mouth_region(frames))).cpu())
+            sounds.append(self.network.embed_audio(audio).cpu())
         metrics = {}
         for prefix, heard in {"": sounds, "wrong_audio_": [*sounds[1:], *sounds[:1]]}.items():
             scores = []

@@ -14,6 +14,7 @@ from dicetalk.evaluation.clips import Clip, load_processed
 from dicetalk.evaluation.networks import SIZE_PX
 from dicetalk.evaluation.store import save_network
 from dicetalk.files import atomic_directory, sha256_file
+from dicetalk.precision import compute_device
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
@@ -67,11 +68,12 @@ def train_evaluators(
         for kind, objective_class in OBJECTIVES.items():
             training = getattr(settings, kind)
             objective = objective_class(train_clips, test_clips, training.seed)
+            objective.network.to(compute_device())
             run_dir = runs / f"evaluators-{kind}-{config_hash(training, fingerprint)}"
             named = tracker and _NamedTracker(tracker, kind)
             metrics = train(objective, training, run_dir, named, f"evaluator {kind}")
             validation = {name: value for name, value in metrics.items() if name not in TIMINGS}
-            network = objective.modules[kind]
+            network = objective.network.cpu()
             path = save_network(folder, kind, network)
             write_curves(run_dir, folder / f"{kind}_curves.csv")
             results[kind] = {"name": network.name, "sha256": sha256_file(path), **validation}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.projection import AudioProjection
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
+from dicetalk.precision import compute_device
 from dicetalk.tracking import Tracker
 from dicetalk.training.checkpoint import averaged_weights, write_curves
 from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective
@@ -56,12 +56,12 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     settings, models = params.train_diffusion, root / "models"
     torch.set_num_threads(settings.training.threads)
     torch.manual_seed(settings.training.seed)
-    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    device = compute_device()
 
     # Data
     clips = {split: _encoded_clips(params, root, split) for split in ("train", "test")}
     batches = {split: _batches(params, split_clips) for split, split_clips in clips.items()}
-    embedder = EmotionEmbedder.from_pretrained(models / "embedder")
+    embedder = EmotionEmbedder.from_pretrained(models / "embedder").to(device)
     priors = load_priors(models / "priors.safetensors")
 
     # Networks

@@ -185,11 +185,12 @@ def test_a_failing_process_fails_the_stage_with_its_message(repository: Path, pr
     assert "of 2 ended with exit code 1" in errors and "Traceback" not in errors
 
 
-def test_sharded_training_follows_the_same_curve_also_when_resumed(results: list[dict[str, Any]]) -> None:
-    """Up to rounding, which is not the same each time, unlike without sharding."""
-    logs = results[1]["logs"]
-    assert_same_curve(results[0]["logs"]["diffusion"], logs["sharded"])
-    assert_same_curve(logs["sharded"], logs["resumed"])
+@pytest.mark.parametrize("name", ["sharded", "resumed", "divided", "united"])
+def test_sharded_training_follows_the_same_curve_also_when_resumed(
+    results: list[dict[str, Any]], name: str
+) -> None:
+    """Up to rounding, which is not the same each time, unlike without sharding; either continues the other."""
+    assert_same_curve(results[0]["logs"]["diffusion"], results[1]["logs"][name])
 
 
 def test_checkpoints_of_sharded_training_are_whole(results: list[dict[str, Any]]) -> None:

@@ -115,14 +115,16 @@ def train_tiny_diffusion(
 
 
 def train_sharded_diffusion(repository: Path, project: Path, out: Path) -> list[str]:
-    """Once unbroken and once resumed; return the logs' names."""
+    """Once unbroken, and three times begun and resumed, sharded or not; return the logs' names."""
     train_tiny_diffusion(repository, project, out / "sharded", fully_sharded=True)
-    try:
-        train_tiny_diffusion(repository, project, out / "resumed", fully_sharded=True, killed_at=5)
-    except Killed:
-        pass
-    train_tiny_diffusion(repository, project, out / "resumed", fully_sharded=True)
-    return ["sharded", "resumed"]
+    begun_and_resumed = {"resumed": (True, True), "divided": (False, True), "united": (True, False)}
+    for name, (before, after) in begun_and_resumed.items():
+        try:
+            train_tiny_diffusion(repository, project, out / name, fully_sharded=before, killed_at=5)
+        except Killed:
+            pass
+        train_tiny_diffusion(repository, project, out / name, fully_sharded=after)
+    return ["sharded", *begun_and_resumed]
 
 
 def main(repository: Path, project: Path, out: Path) -> None:
