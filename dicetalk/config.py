@@ -173,7 +173,7 @@ class Training(Section):
     grad_clip_norm: PositiveFloat
     grad_accumulation_steps: PositiveInt
     ema_decay: Probability = Field(ge=0, lt=1)
-    # Not fp16: its gradients overflow now and then by design, and a gradient that is not finite ends a training
+    # Not fp16: its gradients overflow now and then by design, and one that is not finite ends a training
     mixed_precision: Literal["auto", "no", "bf16"]
     gradient_checkpointing: bool
     log_every_steps: PositiveInt

@@ -135,9 +135,7 @@ def denoise(
     audio, emotion = conditions.audio_sets(inner_dims), conditions.emotion_sets(inner_dims)
     for step, timestep in enumerate(timesteps):
         # 1. This step's samples
-        weights = guidance.branch_weights(
-            step, len(timesteps), scheduler.sigmas[first_step + step].item()
-        )
+        weights = guidance.branch_weights(step, len(timesteps), scheduler.sigmas[first_step + step].item())
         frame_indices = windows.frame_indices(num_frames, step).to(latents.device)
         samples = list(product(range(batch), frame_indices, weights))
         noisy = scheduler.scale_model_input(latents, timestep).to(unet.dtype)

@@ -189,7 +189,7 @@ def test_a_failing_process_fails_the_stage_with_its_message(repository: Path, pr
 def test_sharded_training_follows_the_same_curve_also_when_resumed(
     results: list[dict[str, Any]], name: str
 ) -> None:
-    """Up to rounding, which is not the same each time, unlike without sharding; either continues the other."""
+    """Up to rounding, which differs each time, unlike without sharding; either continues the other."""
     assert_same_curve(results[0]["logs"]["diffusion"], results[1]["logs"][name])
 
 
