@@ -119,6 +119,27 @@ def strength_systems(evaluation: dict[str, Any]) -> list[str]:
     ]
 
 
+def paired_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per metric with its differences between systems on the clips that both have.
+
+    The order of the cells is that of `evaluation["paired"]`.
+    """
+    pairs = evaluation.get("paired", {})
+    names = {name for tests in pairs.values() for name in tests}
+    return [
+        {
+            "label": METRICS.get(name, (name, None))[0],
+            "cells": [_difference(tests.get(name), digits=3, p="p_holm") for tests in pairs.values()],
+        }
+        for name in [*(name for name in METRICS if name in names), *sorted(names - set(METRICS))]
+    ]
+
+
+def pair_label(pair: str) -> str:
+    """Return the labels of a pair such as `ours_v - ours`."""
+    return " − ".join(shown(system).label for system in pair.split(" - "))
+
+
 def accuracy_by_emotion(per_clip: pd.DataFrame, systems: list[str]) -> tuple[list[str], np.ndarray]:
     """Return how often the emotion network names each emotion correctly.
 
@@ -213,15 +234,15 @@ def _cell(entry: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _difference(test: dict[str, Any] | None) -> dict[str, str] | None:
+def _difference(test: dict[str, Any] | None, digits: int = 2, p: str = "p") -> dict[str, str] | None:
     if test is None:
         return None
     low, high = test["ci95"]
     return {
-        "value": f"{test['difference']:+.2f}",
-        "interval": f"{low:+.2f} to {high:+.2f}",
+        "value": f"{test['difference']:+.{digits}f}",
+        "interval": f"{low:+.{digits}f} to {high:+.{digits}f}",
         "n": str(test["n"]),
-        "p": f"{test['p']:.3f}",
+        "p": f"{test[p]:.3f}",
     }
 
 

@@ -168,6 +168,17 @@ def _write_metrics(folder: Path) -> None:
             "networks": dict.fromkeys(values, network),
             "systems": systems,
             "skipped": {"fid": "needs the published Inception weights"},
+            "paired": {
+                "ours_v - ours": {
+                    "emotion_accuracy": {
+                        "difference": -0.0625,
+                        "ci95": [-0.125, 0.03],
+                        "n": 44,
+                        "p": 0.2,
+                        "p_holm": 0.4,
+                    }
+                }
+            },
             "expression_strength_differences": {
                 "ours": {"level 2 - level 1": {"difference": 0.42, "ci95": [0.31, 0.55], "n": 42, "p": 0.001}}
             },

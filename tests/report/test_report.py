@@ -91,6 +91,7 @@ def test_page_says_what_was_measured_by_what(page: str, finished_run: Params) ->
     markdown = Path("reports/report.md").read_text()
     assert "| Emotion accuracy ↑ | 0.980 [0.892 to 1.068] (132) | 0.710" in markdown
     assert "| level 2 - level 1 | +0.42 [+0.31 to +0.55] (42) |" in markdown
+    assert "| Emotion accuracy | -0.062 [-0.125 to +0.030] (44; p 0.400) |" in markdown
     assert "people are drawn" in markdown and "<li>" not in markdown
 
 
