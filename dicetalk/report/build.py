@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from dicetalk.config import Params
 from dicetalk.files import atomic_path, read_json
@@ -30,6 +29,7 @@ from dicetalk.report.tables import (
     system_names,
 )
 from dicetalk.report.videos import comparisons, emotion_grid
+from dicetalk.templating import page_templates
 
 # Heading -> file of curves, relative to `models/`.
 CURVES = {
@@ -56,13 +56,7 @@ def build_report(params: Params, out: Path) -> None:
         DicetalkError: when a stage has not written what the report shows.
     """
     content = gather(params)
-    templates = Environment(
-        loader=PackageLoader("dicetalk.report"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = page_templates("dicetalk.report")
     for name in ("report.html", "report.md"):
         with atomic_path(out / name) as temporary:
             temporary.write_text(templates.get_template(f"{name}.j2").render(content), encoding="utf-8")

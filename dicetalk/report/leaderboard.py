@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path, read_json
 from dicetalk.report.graph import load_yaml
 from dicetalk.report.readings import Column, Entry, Evaluation, Reading, read_evaluation, reading_of
 from dicetalk.report.tables import ARROWS, METRICS, SYSTEMS, shown
 from dicetalk.study.questions import CRITERIA
+from dicetalk.templating import page_templates
 
 # Two evaluations of the same real clips by the same networks give the same ceiling, up to the machine.
 SAME_CEILING = 1e-3
@@ -66,13 +65,7 @@ def build_leaderboard(
             else [measured[table["source"]]]
         )
         published.append({**table, "measured": [item for item in tables if item and item["rows"]]})
-    templates = Environment(
-        loader=PackageLoader("dicetalk.report"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = page_templates("dicetalk.report")
     page = templates.get_template("leaderboard.html.j2").render(
         boards=[board_table(board) for board in boards],
         published=published,

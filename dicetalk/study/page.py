@@ -8,11 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from markupsafe import Markup
 
 from dicetalk.study.key import Key
 from dicetalk.study.questions import CRITERIA, PREFERENCES, SCALE, wording
+from dicetalk.templating import page_templates
 
 SCRIPTS = ("store.js", "trial.js", "flow.js")
 SECONDS_TO_ANSWER = 12  # a guess, for the duration that the first screen announces
@@ -50,13 +51,7 @@ def page_content(key: Key, emotions: Mapping[str, str | None]) -> dict[str, Any]
 
 def render(key: Key, content: Mapping[str, Any]) -> str:
     """Return the HTML page."""
-    templates = Environment(
-        loader=PackageLoader("dicetalk.study"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = page_templates("dicetalk.study")
     script = "\n".join(_source(templates, name) for name in SCRIPTS)
     style = _source(templates, "study.css")
     # Whatever the lists hold, they cannot end the element that carries them.
