@@ -67,7 +67,9 @@ def load_latest(
         prefix = f"{name}."
         load_weights(module, {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
     ema.load_state_dict(load_file(folder / "ema.safetensors"))
-    load_optimizer(optimizer, torch.load(folder / "optimizer.pt", weights_only=True))
+    # By way of the CPU: else all processes would put their copy of the whole on the first GPU.
+    state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    load_optimizer(optimizer, state)
     return int(folder.name.removeprefix("step-"))
 
 

@@ -275,12 +275,14 @@ def _status(
 ) -> str:
     import resource
 
-    memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+    if torch.cuda.is_available():
+        memory += f", GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
     eta = format_seconds(seconds_per_step * (num_steps - step))
     return (
         f"{label}: step {step}/{num_steps}, {_format(report)}, {seconds_per_step:.2f} s/step, "
         f"{speed.examples_per_second:.3g} examples/s, data wait {speed.data_wait_fraction:.1%}, "
-        f"peak memory {memory_gib:.1f} GiB, ETA {eta}"
+        f"peak memory {memory}, ETA {eta}"
     )
 
 
