@@ -14,8 +14,10 @@ from torch import nn
 from toy_clips import toy_clips
 
 from dicetalk.config import Params, Training, load_params
+from dicetalk.evaluation.store import load_network
 from dicetalk.generation import Request, generate_frames, load_model
 from dicetalk.models.embedder import EmotionEmbedder
+from dicetalk.models.emotion import EmotionModel
 from dicetalk.portrait import Portrait
 from dicetalk.tracking import Tracker
 from dicetalk.training import bank, discrimination, embedder, evaluators, finetune
@@ -67,6 +69,7 @@ def one_step(
     for name, module in objective.modules.items():
         for key, parameter in module.named_parameters():
             assert parameter.device.type == "cuda", f"{label}: {name}.{key}"
+            assert parameter.grad is None or parameter.grad.device.type == "cuda", f"{label}: {name}.{key}"
         module.eval()
     with torch.no_grad():
         metrics = objective.validate(0)
@@ -100,7 +103,7 @@ def test_bank(
     project: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_bank: bool
 ) -> None:
     with pretended_gpu(monkeypatch):
-        bank.learn_bank(
+        metrics = bank.learn_bank(
             encoded_mead=project / "data/encoded/mead",
             embedder=EmotionEmbedder.from_pretrained(project / "models/embedder"),
             priors=load_priors(project / "models/priors.safetensors"),
@@ -111,6 +114,9 @@ def test_bank(
             output=tmp_path / "bank",
             tracker=Tracker(),
         )
+    assert 0 <= metrics["training"]["class_accuracy_whole_bank"] <= 1
+    saved = EmotionModel.from_pretrained(tmp_path / "bank")
+    assert saved.config.use_bank == use_bank and all(p.isfinite().all() for p in saved.parameters())
 
 
 def test_evaluators(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +124,10 @@ def test_evaluators(repository: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(evaluators, "load_processed", lambda *_: clips[:16])
     settings = load_params(repository / "profiles/smoke.yaml").evaluators
     with pretended_gpu(monkeypatch):
-        evaluators.train_evaluators(settings, [], tmp_path / "evaluators", tmp_path / "runs")
+        results = evaluators.train_evaluators(settings, [], tmp_path / "evaluators", tmp_path / "runs")
+    assert set(results) == set(evaluators.OBJECTIVES)
+    for kind, result in results.items():
+        assert load_network(tmp_path / "evaluators", kind).sha256 == result["sha256"]
 
 
 def test_diffusion_training_and_generation(

@@ -23,6 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Modules that cannot change a stage's result; their edits must not re-run anything.
 PLUMBING = {
     "config",
+    "config_base",
+    "config_data",
     "config_errors",
     "config_recipe",
     "errors",

@@ -1,0 +1,139 @@
+"""Typed parameters of the data: corpora, indices, preprocessing, encoding; `dicetalk.config` has the rest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from dicetalk.config_base import Probability, Section
+
+
+class SyntheticMead(Section):
+    """The demo corpus in MEAD's layout."""
+
+    num_identities: PositiveInt
+    clips_per_class: PositiveInt
+    clip_seconds: PositiveFloat
+    size_px: PositiveInt
+    fps: PositiveFloat
+    num_defects: int = Field(ge=0)  # clips made unusable on purpose, so that rejection is exercised
+
+
+class SyntheticHdtf(Section):
+    """The demo corpus in HDTF's layout."""
+
+    num_videos: PositiveInt
+    clip_seconds: PositiveFloat
+    height_px: PositiveInt
+    fps: PositiveFloat
+
+
+class Synthesize(Section):
+    """Procedural raw corpora; `null` in `params.yaml` means the user's own data lies in `index.*.root`."""
+
+    seed: int
+    workers: PositiveInt
+    mead: SyntheticMead
+    hdtf: SyntheticHdtf
+
+
+class MeadIndex(Section):
+    """Which part of MEAD is used and how it is split."""
+
+    root: str
+    views: list[str] | Literal["all"]
+    # Names, how many to hold out, or the name of a known split, see `dicetalk.data.mead.SPLITS`.
+    test_identities: list[str] | PositiveInt | Literal["eat", "paper"]
+
+
+class HdtfIndex(Section):
+    """Which part of HDTF is used and how it is split."""
+
+    root: str
+    sets: list[Literal["RD", "WDA", "WRA"]]
+    test_identities: list[str] | PositiveInt
+    piece_seconds: (
+        PositiveFloat  # annotated ranges last minutes; they are cut into equal pieces of at most this
+    )
+
+
+class ExtraIndex(Section):
+    """More regular video, such as VoxCeleb2 (paper: HDTF, VoxCeleb2 and video from the internet)."""
+
+    root: str
+    # How many folders above a file the one is that names the person: VoxCeleb2 2, `person/clip.mp4` 1.
+    identity_folder: PositiveInt
+    test_identities: list[str] | PositiveInt
+
+
+class Index(Section):
+    """Where raw data lies and which identities are held out."""
+
+    mead: MeadIndex
+    hdtf: HdtfIndex
+    extra: ExtraIndex | None = None  # left out, not null: every key is a corpus of the pipeline
+
+    def names(self) -> list[str]:
+        """Return the corpora in use."""
+        return ["mead", "hdtf"] + (["extra"] if self.extra is not None else [])
+
+
+class Preprocess(Section):
+    """From raw clips to aligned face crops with sound; see `docs/data.md` for every rule."""
+
+    scheduler: str = Field(
+        pattern=r"^(local|(tcp|tls)://.+)$"
+    )  # processes here, or a Dask scheduler's address
+    workers: PositiveInt  # processes of `local`
+    clip_timeout_seconds: (
+        PositiveFloat  # a clip that takes longer is given up, so that none can stop the rest
+    )
+    fps: PositiveFloat
+    sample_rate_hz: PositiveInt
+    size_px: PositiveInt
+    landmarks: Literal["facemesh", "face_alignment"]  # the latter: FAN, 68 points; slow without a GPU
+    crop_source: Literal["face", "published"]  # `published`: HDTF's own windows, where it has one
+    crop_margin: float = Field(ge=0)  # face box grown by this fraction on each side; official code: 0.5
+    mask_area: PositiveFloat  # face box scaled by this for the mask; official code: 1.1
+    min_seconds: PositiveFloat
+    max_seconds: PositiveFloat
+    min_face_score: Probability = Field(ge=0, le=1)
+    min_face_px: PositiveInt
+    max_gap_frames: int = Field(ge=0)
+    redetect_every_frames: PositiveInt
+    rival_size: Probability = Field(
+        gt=0, le=1
+    )  # another face counts from this part of the followed one's size
+    cut_brightness: float = Field(ge=0)  # mean change between two frames, of 255, that only a cut makes
+    cut_overlap: Probability = Field(ge=0, le=1)  # of the face's box in two frames; less is a cut
+    max_outside: float = Field(ge=0)  # part of the face's size that may stick out of the crop
+    min_complete: Probability = Field(ge=0, le=1)  # part of the announced duration that must be decodable
+    max_silent_tail_seconds: float = Field(ge=0)  # silence added where sound ends first; more picture is cut
+    # Of x264, at equal quality: the faster, the larger the shards; docs/performance.md has both.
+    video_preset: Literal["ultrafast", "superfast", "veryfast", "medium"]
+    min_loudness_db: float | None  # RMS relative to full scale; null keeps silent clips
+    clips_per_shard: PositiveInt
+
+
+class Backbone(Section):
+    """The pretrained image-to-video model that training starts from: an entry of the weights registry."""
+
+    weights: str
+
+
+class Speech(Section):
+    """Speech features at 50 tokens a second."""
+
+    # paper: whisper; the demo has a small network that recognises phonemes, and a plain log-mel spectrogram
+    backend: Literal["logmel", "phonemes", "whisper"]
+    num_mels: PositiveInt  # logmel only; networks have their own
+
+
+class Encode(Section):
+    """What is computed once per clip before training."""
+
+    speech: Speech
+    image_embedding_stride: PositiveInt  # every n-th frame can serve as the reference image
+    batch_frames: PositiveInt
+    threads: PositiveInt
