@@ -18,6 +18,15 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+SLOW_TIMEOUT_S = 1800  # minutes here may be ten times that on another machine; a hang ends all the same
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests with no timeout of their own more than that of pyproject.toml, meant for fast ones."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
