@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def compute_device() -> torch.device:
@@ -30,6 +32,15 @@ def resolve_precision(setting: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16", False) else "no"
+
+
+def training_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context for forward and backward passes in which attention's gradients are fast on `device`.
+
+    On a CPU the fused backward pass of short sequences in bfloat16 takes about eight times as long as plain
+    matrix products, which are used there; elsewhere PyTorch chooses.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def autocast(device: torch.device, setting: str) -> torch.autocast:

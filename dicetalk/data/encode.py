@@ -30,6 +30,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, atomic_path
 from dicetalk.models.backbone import load_component
 from dicetalk.models.preprocessing import clip_pixels
+from dicetalk.precision import compute_device
 from dicetalk.progress import track
 
 
@@ -93,7 +94,7 @@ class ClipEncoder:
 
 def load_clip_encoder(backbone: Path, settings: Encode) -> ClipEncoder:
     """Return the encoder that section `encode` describes with the networks of `backbone`, on a GPU if any."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = compute_device()
     return ClipEncoder(
         vae=load_component(backbone, "vae").to(device),
         image_encoder=load_component(backbone, "image_encoder").to(device),

@@ -34,8 +34,9 @@ class FanLandmarks:
             ) from None
         import torch
 
+        from dicetalk.precision import compute_device
+
         file = weights.resolve(WEIGHTS)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         home = torch.hub.get_dir()
         # The package takes no path: it looks for its own file name in torch's hub folder, else downloads it.
         with tempfile.TemporaryDirectory() as hub:
@@ -46,7 +47,7 @@ class FanLandmarks:
             try:
                 self._network = face_alignment.FaceAlignment(
                     face_alignment.LandmarksType.TWO_D,
-                    device=device,
+                    device=str(compute_device()),
                     face_detector="folder",  # the one that needs no weights; boxes are handed over
                     compile=False,
                 )

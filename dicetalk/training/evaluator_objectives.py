@@ -38,7 +38,22 @@ VALIDATION_STRIDE = 4
 MAX_OFFSET_ERROR_FRAMES = 1
 
 
-class FrameClassification:
+class _WholeNetwork:
+    """Training of all of one network, wherever it is."""
+
+    network: nn.Module
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """See `Objective`."""
+        return [{"params": self.network.parameters(), "lr": lr}]
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the network is."""
+        return next(self.network.parameters()).device
+
+
+class FrameClassification(_WholeNetwork):
     """Cross-entropy of single frames, every class drawn equally often; computed where the network is.
 
     Args:
@@ -62,15 +77,6 @@ class FrameClassification:
         self.network, self.modules = network, {kind: network}
         self.classes, self.seed = classes, seed
         self.tint, self.label_smoothing = tint, label_smoothing
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """See `Objective`."""
-        return [{"params": self.network.parameters(), "lr": lr}]
-
-    @property
-    def device(self) -> torch.device:
-        """Return where the network is."""
-        return next(self.network.parameters()).device
 
     def draw(self, step: int, batch_size: int) -> tuple[Tensor, Tensor, list[Clip]]:
         """Return augmented frames `(batch, 3, 64, 64)`, their classes `(batch,)` and clips."""
@@ -193,7 +199,7 @@ class IdentityObjective(FrameClassification):
         }
 
 
-class SyncObjective:
+class SyncObjective(_WholeNetwork):
     """Contrastive (InfoNCE, both directions): which sound of the batch belongs to these lips?"""
 
     def __init__(self, train_clips: Sequence[Clip], test_clips: Sequence[Clip], seed: int) -> None:
@@ -205,15 +211,6 @@ class SyncObjective:
         torch.manual_seed(seed)
         self.network = InDomainSyncNet(mfcc_mean=coefficients.mean(axis=0), mfcc_std=coefficients.std(axis=0))
         self.modules: dict[str, nn.Module] = {"sync": self.network}
-
-    @property
-    def device(self) -> torch.device:
-        """Return where the network is."""
-        return self.network.mfcc_mean.device
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """See `Objective`."""
-        return [{"params": self.network.parameters(), "lr": lr}]
 
     def loss(self, step: int, batch_size: int) -> tuple[Tensor, dict[str, float]]:
         """See `Objective`."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dicetalk.config import Training
 from dicetalk.errors import DicetalkError
-from dicetalk.precision import resolve_precision
+from dicetalk.precision import resolve_precision, training_attention
 from dicetalk.progress import format_seconds, log
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import append_log, load_latest, save_checkpoint, truncate_log
@@ -100,11 +100,6 @@ def train(
     )
     torch.set_num_threads(settings.threads)  # after the accelerator, which chooses a number of its own
     _check_processes(settings, label, bool(sharded_units), accelerator.distributed_type.value)
-    fused_attention = torch.backends.cuda.flash_sdp_enabled()
-    if accelerator.device.type == "cpu":
-        # The switch of all fused kernels, not of CUDA's alone. On a CPU the fused backward pass of short
-        # sequences in bf16 is about eight times slower than plain matrix products.
-        torch.backends.cuda.enable_flash_sdp(False)
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -184,7 +179,8 @@ def train(
             sub_step = step * settings.grad_accumulation_steps + micro_step
             torch.manual_seed(settings.seed * 1_000_003 + sub_step)
             last = micro_step + 1 == settings.grad_accumulation_steps
-            with nullcontext() if last or sharded_units else accelerator.no_sync(trained):
+            synchronised = nullcontext() if last or sharded_units else accelerator.no_sync(trained)
+            with synchronised, training_attention(accelerator.device):
                 with accelerator.autocast():
                     loss, logged = trained(objective.loss, sub_step, settings.batch_size)
                 accelerator.backward(loss)  # divides by the number of micro-steps
@@ -219,8 +215,7 @@ def train(
         for counter in (speed, recent_speed):
             counter.add(examples, time.monotonic() - step_started, sums.get("data_seconds", 0.0))
 
-    # Leave the averaged weights in the modules, and attention as it was.
-    torch.backends.cuda.enable_flash_sdp(fused_attention)
+    # Leave the averaged weights in the modules.
     ema.copy_to_modules()
     _set_mode(objective.modules, training=False)
     return {

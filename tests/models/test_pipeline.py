@@ -86,7 +86,13 @@ def test_saved_pipeline_generates_the_same(pipeline, clips, tmp_path):
     loaded = DiceTalkPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert loaded.config.image_size == 32
-    assert torch.equal(generate(loaded, clips), generate(pipeline, clips))
+    networks = {k: v for k, v in pipeline.components.items() if isinstance(v, torch.nn.Module)}
+    assert len(networks) == 6
+    for name, network in networks.items():
+        ours, expected = loaded.components[name].state_dict(), network.state_dict()
+        assert ours.keys() == expected.keys() and all(torch.equal(ours[k], expected[k]) for k in expected)
+    # On some processors matrix products round by where in memory the weights begin, which a file changes.
+    torch.testing.assert_close(generate(loaded, clips), generate(pipeline, clips), rtol=0, atol=1e-5)
     assert not list(tmp_path.rglob("*.bin"))
 
 
