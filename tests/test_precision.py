@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dicetalk.precision import autocast, resolve_precision
+from dicetalk.precision import autocast, resolve_precision, training_attention
 
 
 @pytest.mark.parametrize("setting", ["no", "bf16", "fp16"])
@@ -34,3 +34,14 @@ def test_auto_asks_a_gpu_for_native_support(monkeypatch, supported, expected):
 def test_autocast_multiplies_in_the_setting(setting: str, dtype: torch.dtype):
     with autocast(torch.device("cpu"), setting):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_attention_is_plain_in_training_steps_on_a_cpu_alone_even_if_one_fails():
+    fused = torch.backends.cuda.flash_sdp_enabled  # the switch of all devices
+    assert fused()
+    with training_attention(torch.device("cuda")):
+        assert fused()
+    with pytest.raises(RuntimeError, match="failed"), training_attention(torch.device("cpu")):
+        assert not fused()
+        raise RuntimeError("failed")
+    assert fused()
