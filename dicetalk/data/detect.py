@@ -6,6 +6,7 @@ Anchors and box decoding follow MediaPipe's published model: 896 anchors on a 16
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ INPUT_PX = 128
 ANCHOR_LAYERS = ((16, 2), (8, 6))  # cells per side, anchors per cell
 SUPPRESSION_OVERLAP = 0.3
 TILE_FRACTIONS = (1.0, 0.5)  # side of the search tiles relative to the frame's short side
+
+# The importer fills its table of operators at its first use; a second thread finds half of it and fails.
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ class Face:
 
 
 def load_network(path: Path) -> cv2.dnn.Net:
-    """Load a TFLite network into OpenCV."""
+    """Load a TFLite network into OpenCV; threads may do so at the same time."""
     # OpenCV 5's new engine exposes one output only; OpenCV 4 has one engine and no such argument.
     engine = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
-    return cv2.dnn.readNetFromTFLite(str(path), **engine)
+    with _LOADING:
+        return cv2.dnn.readNetFromTFLite(str(path), **engine)
 
 
 class FaceDetector:

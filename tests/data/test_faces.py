@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from fake_face import SETTINGS, row, write_clip
 from dicetalk import weights
 from dicetalk.config import load_params
 from dicetalk.data.clip import preprocess_clip
+from dicetalk.data.detect import load_network
 from dicetalk.data.faces import MEDIAPIPE_TO_68, FaceDetector, FaceMesh, FaceTracker
 from dicetalk.data.index import make_table
 from dicetalk.data.media import read_video
@@ -170,3 +174,17 @@ def test_workers_do_not_change_the_result(media, networks, tmp_path):
         run_preprocess(make_table(spans.values()), media, output, settings, tmp_path / "runs")
         contents.append({path.name: path.read_bytes() for path in output.iterdir()})
     assert contents[0] == contents[1]
+
+
+def test_networks_are_loaded_one_at_a_time(monkeypatch):
+    """Two threads in OpenCV's importer made it fail at an operator that it supports."""
+    inside = threading.Lock()
+
+    def read(*_, **__):
+        assert inside.acquire(blocking=False)
+        time.sleep(0.02)
+        inside.release()
+
+    monkeypatch.setattr(cv2.dnn, "readNetFromTFLite", read)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(load_network, [Path("face.tflite")] * 4)) == [None] * 4
