@@ -14,6 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
 from dicetalk.config_base import Probability, Section
+from dicetalk.config_compute import (  # noqa: F401
+    Compute,
+    DiffusionCompute,
+    GenerateCompute,
+    PreprocessCompute,
+    TrainingCompute,
+)
 from dicetalk.config_data import (  # noqa: F401 - all sections are imported from here
     Backbone,
     Encode,
@@ -40,8 +47,6 @@ class Training(Section):
 
     seed: int
     num_steps: PositiveInt
-    # The stage starts so many: one per GPU, or several on a CPU. See docs/operations.md for other launchers.
-    num_processes: PositiveInt
     batch_size: PositiveInt  # of all processes together
     lr: PositiveFloat
     weight_decay: float = Field(ge=0)
@@ -52,11 +57,6 @@ class Training(Section):
     ema_decay: Probability = Field(ge=0, lt=1)
     # Not fp16: its gradients overflow now and then by design, and one that is not finite ends a training
     mixed_precision: Literal["auto", "no", "bf16"]
-    gradient_checkpointing: bool
-    log_every_steps: PositiveInt
-    validate_every_steps: PositiveInt
-    checkpoint_every_steps: PositiveInt
-    threads: PositiveInt
 
 
 class TrainEmbedder(Section):
@@ -116,8 +116,6 @@ class TrainDiffusion(Section):
     """Fine-tuning of the video backbone with audio and emotion adapters and the discrimination objective."""
 
     training: Training
-    sample_clips: int = Field(ge=0)  # short videos at each validation; 0: none
-    fully_sharded: bool  # FSDP: for GPUs that cannot hold weights, gradients, moments and average
     audio_projection: AudioProjection
     pose_guider_channels: list[PositiveInt]  # official: 16, 32, 96, 256; each after the first halves the mask
     num_frames: PositiveInt
@@ -169,8 +167,6 @@ class Generate(Section):
     mixed_precision: Precision
     modes: list[Literal["P", "V", "A"]]
     max_clips_per_mode: dict[Literal["P", "V", "A"], PositiveInt]
-    workers: PositiveInt  # processes with a model of their own; 1 on a GPU
-    threads: PositiveInt  # of each
 
 
 class Evaluate(Section):
@@ -180,7 +176,6 @@ class Evaluate(Section):
     bootstrap_samples: PositiveInt
     max_shift_frames: PositiveInt  # SyncNet: 15
     seed: int
-    threads: PositiveInt
 
 
 class Report(Section):
@@ -232,6 +227,7 @@ class Params(Section):
     generate: Generate
     evaluate: Evaluate
     report: Report
+    compute: Compute
     tracking: Tracking
     retrain: Retrain
     ablate: Ablate

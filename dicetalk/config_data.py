@@ -33,7 +33,6 @@ class Synthesize(Section):
     """Procedural raw corpora; `null` in `params.yaml` means the user's own data lies in `index.*.root`."""
 
     seed: int
-    workers: PositiveInt
     mead: SyntheticMead
     hdtf: SyntheticHdtf
 
@@ -82,13 +81,6 @@ class Index(Section):
 class Preprocess(Section):
     """From raw clips to aligned face crops with sound; see `docs/data.md` for every rule."""
 
-    scheduler: str = Field(
-        pattern=r"^(local|(tcp|tls)://.+)$"
-    )  # processes here, or a Dask scheduler's address
-    workers: PositiveInt  # processes of `local`
-    clip_timeout_seconds: (
-        PositiveFloat  # a clip that takes longer is given up, so that none can stop the rest
-    )
     fps: PositiveFloat
     sample_rate_hz: PositiveInt
     size_px: PositiveInt
@@ -136,4 +128,3 @@ class Encode(Section):
     speech: Speech
     image_embedding_stride: PositiveInt  # every n-th frame can serve as the reference image
     batch_frames: PositiveInt
-    threads: PositiveInt

@@ -48,7 +48,7 @@ class TalkingModel:
         embedder: for priors from reference videos and from speech; None in a model imported from the release.
         priors: class means by name, see `dicetalk.training.priors`.
         speech: the speech encoder the model was trained with.
-        settings: how inputs were prepared in training, see `dicetalk.training.finetune.model_settings`.
+        settings: how inputs were prepared in training, see `dicetalk.release.package.model_settings`.
     """
 
     pipeline: DiceTalkPipeline

@@ -20,7 +20,8 @@ def main() -> None:
     from dicetalk.data.preprocess import preprocess_index
 
     index = Path(f"data/index/{dataset}.parquet")
-    summary = preprocess_index(index, Path(f"data/processed/{dataset}"), params.preprocess)
+    output = Path(f"data/processed/{dataset}")
+    summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
 
 

@@ -19,6 +19,7 @@ from dicetalk.generation import Request, generate_frames, load_model
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.portrait import Portrait
+from dicetalk.release.package import package_model
 from dicetalk.tracking import Tracker
 from dicetalk.training import bank, discrimination, embedder, evaluators, finetune
 from dicetalk.training.checkpoint import append_log
@@ -91,6 +92,7 @@ def test_embedder(project: Path, params: Params, tmp_path: Path, monkeypatch: py
         embedder.train_embedder(
             project / "data/encoded/mead",
             params.train_embedder,
+            params.compute.train_embedder,
             tmp_path / "run",
             tmp_path / "embedder",
             Tracker(),
@@ -110,6 +112,7 @@ def test_bank(
             prior_source="embedding",
             backbone=project / "models/backbone",
             settings=params.learn_bank.model_copy(update={"use_bank": use_bank}),
+            compute=params.compute.learn_bank,
             run_dir=tmp_path / "run",
             output=tmp_path / "bank",
             tracker=Tracker(),
@@ -122,9 +125,10 @@ def test_bank(
 def test_evaluators(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = toy_clips()
     monkeypatch.setattr(evaluators, "load_processed", lambda *_: clips[:16])
-    settings = load_params(repository / "profiles/smoke.yaml").evaluators
+    params = load_params(repository / "profiles/smoke.yaml")
+    out, runs = tmp_path / "evaluators", tmp_path / "runs"
     with pretended_gpu(monkeypatch):
-        results = evaluators.train_evaluators(settings, [], tmp_path / "evaluators", tmp_path / "runs")
+        results = evaluators.train_evaluators(params.evaluators, params.compute.evaluators, [], out, runs)
     assert set(results) == set(evaluators.OBJECTIVES)
     for kind, result in results.items():
         assert load_network(tmp_path / "evaluators", kind).sha256 == result["sha256"]
@@ -139,6 +143,7 @@ def test_diffusion_training_and_generation(
     portrait = Portrait(np.full((64, 64, 3), 40, np.uint8), (8, 8, 48, 48))
     with pretended_gpu(monkeypatch):
         finetune.train_diffusion(params, project, tmp_path / "run", Tracker())
+        package_model(params, project / "models", project / "models/dicetalk")
         model = load_model(project / "models/dicetalk")
         assert model.pipeline.unet.device.type == "cuda"
         prior = model.embed(torch.zeros(16, 1, 6), torch.zeros(8, 136))

@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 
 from dicetalk import split_generation
-from dicetalk.config import Generate, Speech, load_params
+from dicetalk.config import Generate, GenerateCompute, Speech, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.media import probe, read_audio, read_video
 from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, encode_landmarks, write_shard
@@ -26,6 +26,7 @@ from dicetalk.generation import (
     write_video,
 )
 from dicetalk.portrait import Portrait, read_portrait
+from dicetalk.release.package import package_model
 from dicetalk.split_generation import choose_clips, generate_test_split, plan_jobs
 from dicetalk.tracking import Tracker
 from dicetalk.training.finetune import train_diffusion
@@ -39,8 +40,6 @@ def settings(repository: Path) -> Generate:
         "num_inference_steps": 2,
         "modes": ["P", "V", "A"],
         "batch_clips": 4,
-        "workers": 1,
-        "threads": 1,
     }
     return section.model_copy(update=changes | {"max_clips_per_mode": {"P": 5, "V": 3, "A": 2}})
 
@@ -48,7 +47,9 @@ def settings(repository: Path) -> Generate:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     root = tiny_models.write_project(tmp_path_factory.mktemp("project"))
-    train_diffusion(tiny_models.tiny_params(repository, num_steps=1), root, root / "run", Tracker())
+    params = tiny_models.tiny_params(repository, num_steps=1)
+    train_diffusion(params, root, root / "run", Tracker())
+    package_model(params, root / "models", root / "models/dicetalk")
     _write_processed_test_clips(root)
     return root
 
@@ -76,13 +77,16 @@ def _write_processed_test_clips(root: Path) -> None:
     write_shard(root / "data/processed/mead/shard-000000.tar", iter(samples))
 
 
-def _generate(project: Path, settings: Generate, run_dir: Path, output: Path) -> dict[str, int]:
+def _generate(
+    project: Path, settings: Generate, run_dir: Path, output: Path, workers: int = 1
+) -> dict[str, int]:
     data = project / "data"
     return generate_test_split(
         project / "models/dicetalk",
         data / "encoded/mead",
         data / "processed/mead",
         settings,
+        GenerateCompute(workers=workers, threads=1),
         run_dir,
         output,
     )
@@ -154,8 +158,7 @@ def test_a_named_level_has_its_own_guidance(project, settings, tmp_path: Path, m
 def test_workers_write_the_same_bytes(project, settings, tmp_path: Path):
     written = []
     for workers in (1, 2):
-        changed = settings.model_copy(update={"workers": workers})
-        _generate(project, changed, tmp_path / f"run-{workers}", tmp_path / f"out-{workers}")
+        _generate(project, settings, tmp_path / f"run-{workers}", tmp_path / f"out-{workers}", workers)
         out = tmp_path / f"out-{workers}"
         written.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.mp4")})
     assert len(written[0]) == 10 and written[0] == written[1]

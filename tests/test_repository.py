@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PLUMBING = {
     "config",
     "config_base",
+    "config_compute",
     "config_data",
     "config_errors",
     "config_recipe",
@@ -59,6 +60,7 @@ def closure(file: Path) -> set[str]:
         seen |= new
         todo += new
     plumbing = {REPOSITORY / f"dicetalk/{name}.py" for name in PLUMBING}
+    plumbing |= set((REPOSITORY / "dicetalk/runs").glob("*.py"))
     return {path.relative_to(REPOSITORY).as_posix() for path in seen - plumbing}
 
 

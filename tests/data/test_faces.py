@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from fake_face import SETTINGS, row, write_clip
+from fake_face import COMPUTE, SETTINGS, row, write_clip
 
 from dicetalk import weights
 from dicetalk.config import load_params
@@ -170,8 +170,8 @@ def test_workers_do_not_change_the_result(media, networks, tmp_path):
     contents = []
     for workers in (1, 2):
         output = tmp_path / str(workers)
-        settings = SETTINGS.model_copy(update={"workers": workers})
-        run_preprocess(make_table(spans.values()), media, output, settings, tmp_path / "runs")
+        compute = COMPUTE.model_copy(update={"workers": workers})
+        run_preprocess(make_table(spans.values()), media, output, SETTINGS, compute, tmp_path / "runs")
         contents.append({path.name: path.read_bytes() for path in output.iterdir()})
     assert contents[0] == contents[1]
 

@@ -29,10 +29,11 @@ NAMES = {
 
 @pytest.fixture
 def settings(repository):
-    section = load_params(repository / "profiles/demo.yaml").evaluators
-    quick = {"num_steps": 40, "batch_size": 16, "warmup_steps": 5, "lr": 3.0e-3, "threads": 1}
+    params = load_params(repository / "profiles/demo.yaml")
+    quick = {"num_steps": 40, "batch_size": 16, "warmup_steps": 5, "lr": 3.0e-3}
+    section = params.evaluators
     kinds = {kind: getattr(section, kind).model_copy(update=quick) for kind in OBJECTIVES}
-    return section.model_copy(update=kinds)
+    return section.model_copy(update=kinds), params.compute.evaluators
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def toy_data(monkeypatch):
 
 
 def test_networks_learn_and_are_stored(settings, toy_data, tmp_path):
-    results = train_evaluators(settings, [], tmp_path / "out", tmp_path / "runs")
+    results = train_evaluators(*settings, [], tmp_path / "out", tmp_path / "runs")
     assert results["emotion"]["accuracy"] > 3 / 8
     assert results["emotion_second"]["accuracy"] > 2 / 8
     assert results["identity"]["auc"] > 0.7
@@ -61,8 +62,8 @@ def test_networks_learn_and_are_stored(settings, toy_data, tmp_path):
 def test_same_data_gives_the_same_bits_and_other_data_another_run(settings, toy_data, tmp_path, monkeypatch):
     short = {kind: getattr(settings, kind).model_copy(update={"num_steps": 2}) for kind in OBJECTIVES}
     settings = settings.model_copy(update=short)
-    first = train_evaluators(settings, [], tmp_path / "a", tmp_path / "runs_a")
-    assert train_evaluators(settings, [], tmp_path / "b", tmp_path / "runs_b") == first
+    first = train_evaluators(*settings, [], tmp_path / "a", tmp_path / "runs_a")
+    assert train_evaluators(*settings, [], tmp_path / "b", tmp_path / "runs_b") == first
     changed = [toy_clip(identity, emotion, take=2) for identity in range(2) for emotion in EMOTIONS]
     monkeypatch.setattr(evaluators, "load_processed", lambda folders, split, size_px: changed)
     second = train_evaluators(

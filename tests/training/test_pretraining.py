@@ -31,7 +31,7 @@ def recipe(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def unseen_clips(recipe: Path) -> np.ndarray:
     clips = load_pretrain_params(recipe / "params.yaml").clips
-    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12, "workers": 1}))
+    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12}), workers=1)
 
 
 def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
