@@ -292,4 +292,8 @@ class Session:
     ) -> Iterator[tuple[Any, Any]]:
         """Yield `(item, function(item))` in order, computed by `threads` or `settings.threads` threads."""
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or self.settings.threads) as pool:
-            yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)
+            try:
+                yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # else it would finish all items first
+                raise
