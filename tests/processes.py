@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,15 @@ def start(
         # Started in the background, a shell's children ignore SIGINT, and theirs inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def start_dvc(repository: Path, folder: Path, command: str, shell: str = "/bin/sh") -> subprocess.Popen[str]:
+    """Start `dvc repro` with one stage, whose errors go to the file `errors`."""
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=folder, check=True)
+    (folder / "dvc.yaml").write_text(f"stages: {{one: {{cmd: {command} 2> errors}}}}\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"SHELL": shell, "PATH": path}
+    return start(repository, folder, sys.executable, "-m", "dvc", "repro", variables=variables)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:

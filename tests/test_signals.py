@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from processes import is_alive, start, wait_until
+from processes import is_alive, start, start_dvc, wait_until
 
 from dicetalk import signals
 from dicetalk.errors import Stopped
@@ -97,11 +96,7 @@ def test_ctrl_c_before_the_workers_are_up_shows_no_traceback(repository: Path, t
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_a_stage_stops_when_dvc_is_killed(repository: Path, tmp_path: Path, shell: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
-    (tmp_path / "dvc.yaml").write_text("stages: {wait: {cmd: python -m pool_stage 1 2> errors}}\n")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = (sys.executable, "-m", "dvc", "repro")
-    dvc = start(repository, tmp_path, *command, variables={"SHELL": shell, "PATH": path})
+    dvc = start_dvc(repository, tmp_path, "python -m pool_stage 1", shell)
     [worker] = workers(tmp_path, 1)
     dvc.kill()
     wait_until(lambda: (tmp_path / "errors").read_text() and not is_alive(worker))

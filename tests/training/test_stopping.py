@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import is_alive, start, wait_until
+from processes import is_alive, start, start_dvc, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +126,19 @@ def test_processes_save_and_stop_when_the_one_that_started_them_is_killed(
     wait_until(lambda: not any(map(is_alive, pids)))
     assert f"toy_training: stopped at step {last_step(tmp_path)}; run the same" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_that_is_told_twice_what_was_meant_once_saves(
+    repository: Path, tmp_path: Path, processes: int
+) -> None:
+    """A batch system signals `dvc` and the stage, and the stage misses `dvc` when that has ended."""
+    command = f"python -m toy_training {processes} {STEPS} {STEP_SECONDS}"
+    dvc = start_dvc(repository, tmp_path, command)
+    wait_until(lambda: last_step(tmp_path), SECONDS)
+    os.killpg(dvc.pid, signal.SIGTERM)
+    dvc.communicate(timeout=SECONDS)
+    errors = tmp_path / "errors"
+    wait_until(lambda: "; run the same command" in errors.read_text(), SECONDS)
+    stopped = f"toy_training: stopped at step {last_step(tmp_path)}; run the same command to go on"
+    assert errors.read_text().splitlines()[-1] == stopped
