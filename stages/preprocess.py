@@ -17,12 +17,13 @@ def main() -> None:
     parser.add_argument("--dataset", choices=params.index.names(), required=True)
     dataset = parser.parse_args().dataset
 
-    from dicetalk.data.preprocess import preprocess_index
+    from dicetalk.data.preprocess import preprocess_index, stop_after_crashes
 
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
     summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
+    stop_after_crashes(summary)
 
 
 if __name__ == "__main__":
