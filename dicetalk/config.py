@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
 from dicetalk.config_base import Probability, Section
+from dicetalk.config_checks import contradictions
 from dicetalk.config_compute import (  # noqa: F401
     Compute,
     DiffusionCompute,
@@ -54,7 +55,7 @@ class Training(Section):
     schedule: Literal["constant", "cosine"]
     grad_clip_norm: PositiveFloat
     grad_accumulation_steps: PositiveInt
-    ema_decay: Probability = Field(ge=0, lt=1)
+    ema_decay: Probability = Field(lt=1)
     # Not fp16: its gradients overflow now and then by design, and one that is not finite ends a training
     mixed_precision: Literal["auto", "no", "bf16"]
 
@@ -72,7 +73,7 @@ class TrainEmbedder(Section):
     kl_weight: float = Field(ge=0)
     # Of the adversary; 0 also switches off the closed-form removal: nothing is done about identity then
     identity_weight: float = Field(ge=0)
-    modality_dropout: Probability = Field(ge=0, lt=1)
+    modality_dropout: Probability = Field(lt=1)
     modalities: Literal["both", "audio", "video"]  # the paper's table 5 compares them
 
 
@@ -106,10 +107,10 @@ class AudioProjection(Section):
 class ConditionDropout(Section):
     """Chance of dropping a condition in training; the paper states 5 % each."""
 
-    audio: Probability = Field(ge=0, le=1)
-    image: Probability = Field(ge=0, le=1)
-    emotion: Probability = Field(ge=0, le=1)
-    all: Probability = Field(ge=0, le=1)
+    audio: Probability
+    image: Probability
+    emotion: Probability
+    all: Probability
 
 
 class TrainDiffusion(Section):
@@ -121,11 +122,11 @@ class TrainDiffusion(Section):
     num_frames: PositiveInt
     frame_stride: PositiveInt
     condition_dropout: ConditionDropout
-    short_window_fraction: Probability = Field(ge=0, le=1)  # of steps, with 2 frames of as many more clips
-    emotional_fraction: Probability = Field(ge=0, le=1)  # paper: emotion to regular data 1:1
+    short_window_fraction: Probability  # of steps, with 2 frames of as many more clips
+    emotional_fraction: Probability  # paper: emotion to regular data 1:1
     # Chance of a reference image from any clip of the identity; paper silent, see DiffusionBatches.draw
-    other_clip_reference_fraction: Probability = Field(ge=0, le=1)
-    clip_prior_fraction: Probability = Field(ge=0, le=1)  # rest: class-mean prior, as in mode P
+    other_clip_reference_fraction: Probability
+    clip_prior_fraction: Probability  # rest: class-mean prior, as in mode P
     sigma_log_mean: float  # log-normal noise level of training; SVD report: 1.0 and 1.6 at 576x1024
     sigma_log_std: PositiveFloat
     mouth_weight: float = Field(ge=1)  # of the error in the mouth's latents: speech moves little else
@@ -246,10 +247,13 @@ def load_params(path: Path | None = None) -> Params:
 def parse_params(values: dict[str, Any], where: str, schema: type[Schema] = Params) -> Schema:  # type: ignore[assignment]
     """Validate a nested mapping of parameters; `where` names its origin in errors."""
     try:
-        return schema.model_validate(values)
+        params = schema.model_validate(values)
+        wrong = list(contradictions(params)) if isinstance(params, Params) else []
     except ValidationError as error:
-        lines = [f"{where} has wrong parameters:", *explain(error, schema)]
-        raise DicetalkError("\n  ".join(lines)) from None
+        wrong = explain(error, schema)
+    if wrong:
+        raise DicetalkError("\n  ".join([f"{where} has wrong parameters:", *wrong]))
+    return params
 
 
 def config_hash(*sections: Any) -> str:

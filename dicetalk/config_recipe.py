@@ -50,7 +50,7 @@ class PretrainUnet(Section):
     attention_heads: list[PositiveInt]
     cross_attention_dim: PositiveInt
     num_frames: PositiveInt
-    short_window_fraction: Probability = Field(ge=0, le=1)
+    short_window_fraction: Probability
     sigma_log_mean: float
     sigma_log_std: PositiveFloat
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
-from stages import run
+from stages import chosen_dataset, run
 
 
 def main() -> None:
     """Read `encode` and write `data/encoded/<dataset>/`."""
     params = load_params()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=params.index.names(), required=True)
-    dataset = parser.parse_args().dataset
+    dataset = chosen_dataset(params.index.names(), str(__doc__))
 
     import torch
 

@@ -13,7 +13,7 @@ from pretended_gpu import pretended_gpu
 from torch import nn
 from toy_clips import toy_clips
 
-from dicetalk.config import Params, Training, load_params
+from dicetalk.config import Params, Training, TrainingCompute, load_params
 from dicetalk.evaluation.store import load_network
 from dicetalk.generation import Request, generate_frames, load_model
 from dicetalk.models.embedder import EmotionEmbedder
@@ -62,7 +62,13 @@ def params(repository: Path) -> Params:
 
 
 def one_step(
-    objective: Objective, settings: Training, run_dir: Path, _: Tracker, label: str, *rest: Any
+    objective: Objective,
+    settings: Training,
+    _compute: TrainingCompute,
+    run_dir: Path,
+    _tracker: Tracker,
+    label: str,
+    *rest: Any,
 ) -> dict[str, float]:
     """Stand in for the training loop, whose own libraries would look for a real GPU."""
     loss, logged = objective.loss(0, settings.batch_size)

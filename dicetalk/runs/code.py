@@ -7,13 +7,20 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 
 
 def code_digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Return the digest of every file, folders walked, by path in order."""
+    """Return the digest of every file, folders walked, by path in order.
+
+    Raises:
+        DicetalkError: for a path that does not exist.
+    """
     files: set[Path] = set()
     for path in map(Path, paths):
+        if not path.exists():
+            raise DicetalkError(f"{path}, which dvc.yaml names as code of a stage, does not exist.")
         found = [path] if path.is_file() else path.rglob("*")
         files |= {file for file in found if file.is_file() and "__pycache__" not in file.parts}
     return {file.as_posix(): code_digest(file) for file in sorted(files)}

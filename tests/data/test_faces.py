@@ -1,4 +1,4 @@
-"""The real networks on real clips and portraits; skipped where either is missing."""
+"""The real networks on real clips and portraits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from dicetalk.data.media import read_video
 from dicetalk.data.preprocess import run_preprocess
 from dicetalk.data.reasons import Rejected
 from dicetalk.data.shards import Sample
-from dicetalk.errors import DicetalkError
 
 RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS, CHIN = slice(36, 42), slice(42, 48), [48, 54], 8
 
@@ -35,10 +34,7 @@ def media(shared_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def networks() -> tuple[FaceDetector, FaceMesh]:
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
     return FaceDetector(), FaceMesh()
 
 

@@ -21,7 +21,6 @@ from dicetalk import weights
 from dicetalk.data.folder import index_folder
 from dicetalk.data.preprocess import preprocess_folder
 from dicetalk.data.reasons import REASONS
-from dicetalk.errors import DicetalkError
 
 KEPT = "kept"
 NAMES = [
@@ -35,10 +34,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def real_networks():
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
 
 
 @pytest.fixture(scope="module")

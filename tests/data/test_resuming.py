@@ -20,7 +20,6 @@ from fake_face import COMPUTE, SETTINGS
 
 from dicetalk import weights
 from dicetalk.data.preprocess import preprocess_folder
-from dicetalk.errors import DicetalkError
 
 NUM_CLIPS, NUM_KILLS = 24, 10
 COMMAND = """
@@ -37,10 +36,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """Clips that differ, two of them unusable."""
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
     folder = tmp_path_factory.mktemp("resuming")
     (folder / "raw").mkdir()
     frames, samples = drawn_head()
