@@ -131,7 +131,8 @@ def preprocess(
     if output.exists() and any(output.iterdir()) and not (output / "summary.json").is_file():
         raise DicetalkError(f"{output} holds files this program did not write; choose another --output.")
     loaded = load_params(params)
-    summary = preprocess_folder(source, output, loaded.preprocess, loaded.compute.preprocess)
+    compute = loaded.compute
+    summary = preprocess_folder(source, output, loaded.preprocess, compute.preprocess, compute.resume)
     typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
     stop_after_crashes(summary)
 

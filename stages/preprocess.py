@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from stages import chosen_dataset, run
+from dicetalk.launch import chosen_dataset
+from stages import run
 
 
 def main() -> None:
@@ -18,7 +19,8 @@ def main() -> None:
 
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
-    summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
+    compute = params.compute
+    summary = preprocess_index(index, output, params.preprocess, compute.preprocess, compute.resume)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
     stop_after_crashes(summary)
 
