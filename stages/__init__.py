@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import sys
@@ -13,6 +14,17 @@ COSTS = Path("runs/costs")
 
 # Has to be set before anything imports torch: idle threads that spin slow every other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def chosen_dataset(names: list[str], description: str) -> str:
+    """Return the corpus to work on: of the instance that DVC runs, `stage@corpus`, or given as `--dataset`.
+
+    The environment rather than the command line, which DVC hands to a shell.
+    """
+    instance = os.environ.get("DVC_STAGE", "").rpartition("@")[2]
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--dataset", choices=names, required=instance not in names, default=instance)
+    return parser.parse_args().dataset
 
 
 def run(main: Callable[[], None]) -> None:

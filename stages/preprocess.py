@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from stages import run
+from stages import chosen_dataset, run
 
 
 def main() -> None:
     """Read `preprocess` and write `data/processed/<dataset>/`."""
     params = load_params()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=params.index.names(), required=True)
-    dataset = parser.parse_args().dataset
+    dataset = chosen_dataset(params.index.names(), str(__doc__))
 
     from dicetalk.data.preprocess import preprocess_index
 
     index = Path(f"data/index/{dataset}.parquet")
-    summary = preprocess_index(index, Path(f"data/processed/{dataset}"), params.preprocess)
+    output = Path(f"data/processed/{dataset}")
+    summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
 
 

@@ -72,9 +72,9 @@ def threads_of_evaluation(folder: Path) -> dict[str, list[dict[str, int]]]:
     weights.resolve = lambda name: Path(__file__)
     test_evaluate.build(folder)
     settings = load_params(REPOSITORY / "profiles/demo.yaml").evaluate
-    settings = settings.model_copy(update={"bootstrap_samples": 20, "threads": 2})
+    settings = settings.model_copy(update={"bootstrap_samples": 20})
     with allowed_threads(4):
-        test_evaluate.World(folder, settings).evaluate()
+        test_evaluate.World(folder, settings).evaluate(threads=2)
     return seen
 
 

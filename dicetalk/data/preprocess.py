@@ -23,7 +23,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from dicetalk import weights
-from dicetalk.config import Preprocess
+from dicetalk.config import Preprocess, PreprocessCompute
 from dicetalk.data import (
     clip,
     deinterlace,
@@ -48,27 +48,37 @@ from dicetalk.files import explaining_full_disk, sha256_file
 from dicetalk.progress import log
 
 CODE = (clip, deinterlace, detect, faces, fan, geometry, landmarks, media, mp4, shards, track)
-HOW_NOT_WHAT = {"scheduler", "workers", "clip_timeout_seconds", "clips_per_shard"}
+OF_THE_SET = {"clips_per_shard"}  # parameters that say nothing about a single clip
 
 
-def preprocess_index(index: Path, output: Path, settings: Preprocess) -> dict[str, Any]:
+def preprocess_index(
+    index: Path, output: Path, settings: Preprocess, compute: PreprocessCompute
+) -> dict[str, Any]:
     """Preprocess the clips of an index file; resumes from `runs/preprocess-<set>/` after an interruption.
 
     Returns:
         The summary that is also written to `summary.json`.
     """
     table, raw_root = read_index(index)
-    return run_preprocess(table, raw_root, output, settings, Path("runs") / f"preprocess-{index.stem}")
+    run_dir = Path("runs") / f"preprocess-{index.stem}"
+    return run_preprocess(table, raw_root, output, settings, compute, run_dir)
 
 
-def preprocess_folder(folder: Path, output: Path, settings: Preprocess) -> dict[str, Any]:
+def preprocess_folder(
+    folder: Path, output: Path, settings: Preprocess, compute: PreprocessCompute
+) -> dict[str, Any]:
     """Preprocess every video below a folder of the user's own; see `dicetalk.data.folder` for labels."""
     run_dir = Path(output).absolute().with_name(f".{Path(output).name}-run")
-    return run_preprocess(index_folder(folder), folder, output, settings, run_dir)
+    return run_preprocess(index_folder(folder), folder, output, settings, compute, run_dir)
 
 
 def run_preprocess(
-    table: pd.DataFrame, raw_root: Path, output: Path, settings: Preprocess, run_dir: Path
+    table: pd.DataFrame,
+    raw_root: Path,
+    output: Path,
+    settings: Preprocess,
+    compute: PreprocessCompute,
+    run_dir: Path,
 ) -> dict[str, Any]:
     """Preprocess the rows of an index table.
 
@@ -78,6 +88,7 @@ def run_preprocess(
         output: the processed folder; replaced as a whole when everything is done. Clips that it already holds
             and that would come out the same are taken from it.
         settings: section `preprocess` of the parameters.
+        compute: where clips are worked on, `compute.preprocess`.
         run_dir: where the results of finished clips wait, under a hash of all they depend on. A killed run
             that is started again does not redo them. Removed at the end, but for a list of the hashes.
 
@@ -94,13 +105,13 @@ def run_preprocess(
     names = ["blazeface-short-range", "facemesh"]
     names += [fan.WEIGHTS] if settings.landmarks == "face_alignment" else []
     networks = [sha256_file(path) for path in weights.fetch(names).values()]
-    common = [settings.model_dump(exclude=HOW_NOT_WHAT), networks, _code_digest()]
+    common = [settings.model_dump(exclude=OF_THE_SET), networks, _code_digest()]
     keys = {row["clip_id"]: _key(row, raw_root, common) for row in rows}
     with _alone(run_dir), explaining_full_disk():
         results = Results(run_dir, output, keys, settings.clips_per_shard)
         summary = results.finished_summary()
         if summary is None:
-            _process(rows, results, raw_root, settings, output.name)
+            _process(rows, results, raw_root, settings, compute, output.name)
             summary = results.pack(output)
         results.clear()
     log_summary(output, summary)
@@ -110,7 +121,12 @@ def run_preprocess(
 
 
 def _process(
-    rows: list[dict[str, Any]], results: Results, raw_root: Path, settings: Preprocess, name: str
+    rows: list[dict[str, Any]],
+    results: Results,
+    raw_root: Path,
+    settings: Preprocess,
+    compute: PreprocessCompute,
+    name: str,
 ) -> None:
     """Work on the clips that have no result yet."""
     todo = [row for row in rows if not results.has(row["clip_id"])]
@@ -119,17 +135,23 @@ def _process(
     if not todo:
         return
     report_need(todo, raw_root, settings, results.run_dir)
-    work = partial(finish_clip, raw_root=raw_root.absolute(), shown_root=raw_root, settings=settings)
+    work = partial(
+        finish_clip,
+        raw_root=raw_root.absolute(),
+        shown_root=raw_root,
+        settings=settings,
+        timeout_seconds=compute.clip_timeout_seconds,
+    )
     jobs = [(row, results.path(row["clip_id"])) for row in todo]
 
     def give_up(job: tuple[dict[str, Any], Path], how: str) -> None:
         log(f"{job[0]['clip_id']}: {how}")
         results.give_up(job[0]["clip_id"], how)
 
-    if settings.scheduler == "local":
-        scheduler.run_local(work, jobs, settings.workers, f"preprocess {name}", give_up)
+    if compute.scheduler == "local":
+        scheduler.run_local(work, jobs, compute.workers, f"preprocess {name}", give_up)
     else:
-        scheduler.run_dask(work, jobs, settings.scheduler, f"preprocess {name}", give_up)
+        scheduler.run_dask(work, jobs, compute.scheduler, f"preprocess {name}", give_up)
 
 
 @contextmanager

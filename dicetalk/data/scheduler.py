@@ -68,13 +68,13 @@ def run_dask(work: Work, jobs: list, address: str, label: str, give_up: GiveUp) 
         from distributed.scheduler import KilledWorker
     except ImportError as error:
         raise DicetalkError(
-            f"preprocess.scheduler = {address} needs Dask ({error}): pip install 'dicetalk[cluster]'"
+            f"compute.preprocess.scheduler = {address} needs Dask ({error}): pip install 'dicetalk[cluster]'"
         ) from None
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
         raise DicetalkError(
-            f"preprocess.scheduler: no Dask scheduler answers at {address} ({error}). Start one with "
+            f"compute.preprocess.scheduler: no Dask scheduler answers at {address} ({error}). Start one with "
             "`dask scheduler`, and workers with `dask worker ADDRESS --nworkers N --nthreads 1`."
         ) from error
     with client:

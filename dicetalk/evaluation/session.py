@@ -71,12 +71,13 @@ class Session:
     Args:
         evaluators: folder of the in-domain metric networks.
         settings: the `evaluate` section.
+        threads: clips measured at a time.
         work: folder for measured clips.
     """
 
-    def __init__(self, evaluators: Path, settings: Evaluate, work: Path) -> None:
+    def __init__(self, evaluators: Path, settings: Evaluate, threads: int, work: Path) -> None:
         cv2.setNumThreads(1)
-        self.settings = settings
+        self.settings, self.threads = settings, threads
         self.protocol = load_protocol(settings.protocol)
         self.definition = self.protocol.definition
         self.readers, self.missing = load_readers(self.definition, evaluators)
@@ -256,7 +257,7 @@ class Session:
 
         keys = [(system, metric) for system, own in trials.items() if own for metric in roles]
         # Wide features: one at a time, because each keeps the moments of its groups.
-        threads = 1 if self.definition.frechet_groups else self.settings.threads
+        threads = 1 if self.definition.frechet_groups else self.threads
         return self._map(estimate, keys, "Fréchet distances", threads)
 
     def _report(
@@ -289,8 +290,7 @@ class Session:
     def _map(
         self, function: Callable[[Any], Any], items: Sequence[Any], label: str, threads: int | None = None
     ) -> Iterator[tuple[Any, Any]]:
-        """Yield `(item, function(item))` in order, computed by `threads` or `settings.threads` threads."""
-        with ThreadPoolExecutor(
-            threads or self.settings.threads, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        """Yield `(item, function(item))` in order, computed by `threads` or `self.threads` threads."""
+        number = threads or self.threads
+        with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)

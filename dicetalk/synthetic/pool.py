@@ -12,14 +12,14 @@ from dicetalk.progress import track
 from dicetalk.synthetic.clips import training_takes
 
 
-def render_pool(clips: PretrainClips) -> np.ndarray:
+def render_pool(clips: PretrainClips, workers: int) -> np.ndarray:
     """Return uint8 clips `(num_people * num_takes, num_frames, size, size, 3)`.
 
     The takes of a person stand in a row; person i depends on `(clips.seed, i)` alone.
     """
     size = (clips.size_px, clips.size_px, 3)
     frames = np.empty((clips.num_people, clips.num_takes, clips.num_frames, *size), np.uint8)
-    with ProcessPoolExecutor(clips.workers) as pool:
+    with ProcessPoolExecutor(workers) as pool:
         results = pool.map(partial(_render, clips), range(clips.num_people), chunksize=16)
         for index, takes in enumerate(track(results, "render people", total=clips.num_people)):
             frames[index] = takes

@@ -23,6 +23,5 @@ def write_name(job: tuple[str, Path]) -> None:
         raise RuntimeError("about the machine, not about a clip")
     if name == "hang":
         clip.preprocess_clip = lambda *_, **__: time.sleep(600)
-        settings = SETTINGS.model_copy(update={"clip_timeout_seconds": 1.0})
-        worker.finish_clip((row(), folder / "hang"), folder, folder, settings)
+        worker.finish_clip((row(), folder / "hang"), folder, folder, SETTINGS, timeout_seconds=1.0)
     (folder / name).touch()

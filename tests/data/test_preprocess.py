@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import pandas as pd
 import pytest
-from fake_face import SETTINGS, SquareTracker, picture, row, write_clip
+from fake_face import COMPUTE, SETTINGS, SquareTracker, picture, row, write_clip
 from filelock import FileLock
 
 from dicetalk.data import clip, scheduler, track
@@ -60,7 +60,7 @@ def content(folder):
 def test_every_clip_is_accounted_for(corpus, tmp_path):
     table, raw = corpus
     before = content(raw)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert summary == {
         "indexed": 5,
         "kept": 3,
@@ -81,7 +81,7 @@ def test_every_clip_is_accounted_for(corpus, tmp_path):
 
 def test_a_killed_run_continues_and_ends_in_the_same_bytes(corpus, tmp_path, monkeypatch):
     table, raw = corpus
-    run_preprocess(table, raw, tmp_path / "whole", SETTINGS, tmp_path / "runs-1")
+    run_preprocess(table, raw, tmp_path / "whole", SETTINGS, COMPUTE, tmp_path / "runs-1")
     done = []
     real = clip.preprocess_clip
 
@@ -93,14 +93,14 @@ def test_a_killed_run_continues_and_ends_in_the_same_bytes(corpus, tmp_path, mon
 
     monkeypatch.setattr(clip, "preprocess_clip", fragile)
     with pytest.raises(KeyboardInterrupt):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs-2")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs-2")
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(
         clip,
         "preprocess_clip",
         lambda row, *rest, **scratch: done.append(row["clip_id"]) or real(row, *rest, **scratch),
     )
-    run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs-2")
+    run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs-2")
     assert sorted(done) == table["clip_id"].tolist()
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
@@ -119,11 +119,11 @@ def test_old_results_are_not_reused_after_a_change(corpus, tmp_path, monkeypatch
 
     monkeypatch.setattr(clip, "preprocess_clip", fragile)
     with pytest.raises(KeyboardInterrupt):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     settings = SETTINGS.model_copy(update={"crop_margin": 0.3}) if change == "settings" else SETTINGS
     if change == "file":
         write_clip(raw / "a.mp4", lambda k: picture(70, 50), 15)
-    run_preprocess(table, raw, tmp_path / "out", settings, tmp_path / "runs")
+    run_preprocess(table, raw, tmp_path / "out", settings, COMPUTE, tmp_path / "runs")
     assert seen.count("clip-a") == 2
     sample = next(read_samples(tmp_path / "out"))
     assert sample.meta["num_frames"] == (15 if change == "file" else 12)
@@ -141,7 +141,7 @@ def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
 
     def run(rows, name="out"):
         seen.clear()
-        return run_preprocess(rows, raw, tmp_path / name, SETTINGS, tmp_path / f"runs-{name}")
+        return run_preprocess(rows, raw, tmp_path / name, SETTINGS, COMPUTE, tmp_path / f"runs-{name}")
 
     some = table[~table["clip_id"].isin(["clip-b", "clip-e"])]
     run(some)
@@ -170,11 +170,11 @@ def test_a_crash_is_a_reason_and_tried_again(corpus, tmp_path, monkeypatch):
             give_up(job, "exit status -11") if job[0]["clip_id"] == "clip-b" else work(job)
 
     monkeypatch.setattr(scheduler, "run_local", die_at_b)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert summary["reasons"] == {"crashed": 1, "no_face": 1, "unreadable": 1}
     assert "clip-b,crashed,exit status -11\n" in (tmp_path / "out" / "rejected.csv").read_text()
     monkeypatch.setattr(scheduler, "run_local", work_here)
-    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")["kept"] == 3
+    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")["kept"] == 3
 
 
 def test_an_unexpected_error_costs_one_clip_and_shows(corpus, tmp_path, monkeypatch, capsys):
@@ -187,7 +187,7 @@ def test_an_unexpected_error_costs_one_clip_and_shows(corpus, tmp_path, monkeypa
         return real(video, *rest)
 
     monkeypatch.setattr(clip, "follow_face", stumble)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert summary["reasons"]["failed"] == 1 and "clip-b failed:\nTraceback" in capsys.readouterr().err
 
 
@@ -203,17 +203,17 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(corpus, tmp_path, monkeyp
 
     monkeypatch.setattr(clip, "write_video", fill)
     with pytest.raises(DicetalkError, match="disk is full.*run the same command again"):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert not (tmp_path / "out").exists()
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".tar"]
-    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")["kept"] == 3
+    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")["kept"] == 3
     assert len(written) == 4  # the first clip was not encoded again
 
 
 def test_the_need_of_disk_is_said_before(corpus, tmp_path, monkeypatch, capsys):
     table, raw = corpus
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0, 0, 1000))
-    run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     said = capsys.readouterr().err.splitlines()[0]
     assert said.startswith("WARNING: 5 clips need about") and "will stop when the disk is full" in said
     rows = [row(start_seconds=10.0, end_seconds=20.0)] * 100
@@ -225,15 +225,17 @@ def test_the_need_of_disk_is_said_before(corpus, tmp_path, monkeypatch, capsys):
 def test_two_runs_do_not_share_an_output(corpus, tmp_path):
     table, raw = corpus
     with FileLock(tmp_path / "runs.lock"), pytest.raises(DicetalkError, match="Another process"):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
 
 
 def test_index_file_and_folder(corpus, tmp_path, monkeypatch):
     table, raw = corpus
     monkeypatch.chdir(tmp_path)
     write_index(table, raw, tmp_path / "index" / "mead.parquet")
-    first = preprocess_index(tmp_path / "index" / "mead.parquet", tmp_path / "one" / "mead", SETTINGS)
-    second = preprocess_folder(raw, tmp_path / "two", SETTINGS)
+    first = preprocess_index(
+        tmp_path / "index" / "mead.parquet", tmp_path / "one" / "mead", SETTINGS, COMPUTE
+    )
+    second = preprocess_folder(raw, tmp_path / "two", SETTINGS, COMPUTE)
     assert (first["kept"], second["kept"]) == (3, 3) and second["indexed"] == 4
 
 
@@ -241,7 +243,7 @@ def test_problems_are_named(corpus, tmp_path):
     table, raw = corpus
     twice = pd.concat([table, table.iloc[:1]])
     with pytest.raises(DicetalkError, match="clip-a"):
-        run_preprocess(twice, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(twice, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     with pytest.raises(DicetalkError, match="rejected.csv"):
-        run_preprocess(table.iloc[3:], raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table.iloc[3:], raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert (tmp_path / "out" / "rejected.csv").read_text().count("\n") == 3

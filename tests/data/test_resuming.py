@@ -13,31 +13,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_clip import drawn_head, write_av
-from fake_face import SETTINGS
+from fake_face import COMPUTE, SETTINGS
 
 from dicetalk import weights
 from dicetalk.data.preprocess import preprocess_folder
-from dicetalk.errors import DicetalkError
 
 NUM_CLIPS, NUM_KILLS = 24, 10
 COMMAND = """
 import sys
 from pathlib import Path
-from fake_face import SETTINGS
+from fake_face import COMPUTE, SETTINGS
 from dicetalk.data.preprocess import preprocess_folder
 if __name__ == "__main__":
-    settings = SETTINGS.model_copy(update={"workers": 2, "clips_per_shard": 5})
-    preprocess_folder(Path("raw"), Path(sys.argv[1]), settings)
+    settings = SETTINGS.model_copy(update={"clips_per_shard": 5})
+    preprocess_folder(Path("raw"), Path(sys.argv[1]), settings, COMPUTE.model_copy(update={"workers": 2}))
 """
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """Clips that differ, two of them unusable."""
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
     folder = tmp_path_factory.mktemp("resuming")
     (folder / "raw").mkdir()
     frames, samples = drawn_head()
@@ -114,9 +110,9 @@ def test_ten_kills(corpus):
 def test_a_dask_cluster_gives_the_same_bytes(corpus, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.chdir(corpus)
-    settings = SETTINGS.model_copy(update={"workers": 1, "clips_per_shard": 5})
-    preprocess_folder(Path("raw"), tmp_path / "local", settings)
+    settings = SETTINGS.model_copy(update={"clips_per_shard": 5})
+    preprocess_folder(Path("raw"), tmp_path / "local", settings, COMPUTE)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         address = {"scheduler": cluster.scheduler_address}
-        preprocess_folder(Path("raw"), tmp_path / "dask", settings.model_copy(update=address))
+        preprocess_folder(Path("raw"), tmp_path / "dask", settings, COMPUTE.model_copy(update=address))
     assert content(tmp_path / "dask") == content(tmp_path / "local")

@@ -15,6 +15,7 @@ from dicetalk.data.media import read_video
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
+from dicetalk.release.package import package_model
 from dicetalk.tracking import Tracker
 from dicetalk.training import finetune
 from dicetalk.training.diffusion import DiffusionObjective, Kept
@@ -115,12 +116,12 @@ def test_every_parameter_that_trains_gets_a_gradient(objective: DiffusionObjecti
 
 def test_a_model_without_a_bank_trains_saves_and_generates(params: Params, project: Path, tmp_path: Path):
     root = tmp_path / "project"
-    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "dicetalk"))
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "diffusion"))
     config = EmotionModel.load_config(root / "models/bank")
     shutil.rmtree(root / "models/bank")
     EmotionModel.from_config(config, use_bank=False).save_pretrained(root / "models/bank")
     finetune.train_diffusion(params, root, tmp_path / "run", Tracker())
-    pipeline = DiceTalkPipeline.from_pretrained(root / "models/dicetalk")
+    pipeline = DiceTalkPipeline.from_pretrained(root / "models/diffusion")
     assert not pipeline.emotion_model.config.use_bank
     happy, sad = (generate(pipeline, prior) for prior in (torch.zeros(16), torch.ones(16)))
     assert happy.shape == (1, 6, 3, 64, 64) and not torch.equal(happy, sad)
@@ -142,10 +143,10 @@ def test_a_model_does_not_tell_where_it_was_made(
     params: Params, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     root = tmp_path / "project"
-    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "dicetalk"))
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "diffusion"))
     monkeypatch.chdir(root)
     finetune.train_diffusion(params, Path(), Path("run"), Tracker())  # as the stage does
-    for config in (root / "models/dicetalk").rglob("*.json"):
+    for config in (root / "models/diffusion").rglob("*.json"):
         assert str(tmp_path) not in config.read_text(), config
 
 
@@ -157,8 +158,9 @@ def test_metrics_of_training(trained: dict):
     assert trained["parameters"]["unet"] > 0
 
 
-def test_the_saved_folder_is_complete_and_generates(trained: dict, project: Path):
+def test_the_packed_folder_is_complete_and_generates(trained: dict, params: Params, project: Path):
     folder = project / "models/dicetalk"
+    package_model(params, project / "models", folder)
     for name in ("priors.safetensors", "dicetalk.json", "curves.csv"):
         assert (folder / name).is_file()
     assert EmotionEmbedder.from_pretrained(folder / "embedder").config.embedding_dim == 16
@@ -184,7 +186,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     with pytest.raises(RuntimeError, match="killed"):
         finetune.train_diffusion(params, tmp_path, tmp_path / "run", Killer())
     finetune.train_diffusion(params, tmp_path, tmp_path / "run", Tracker())
-    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    name = "models/diffusion/unet/diffusion_pytorch_model.safetensors"
     ours, expected = load_file(tmp_path / name), load_file(project / name)
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
@@ -216,11 +218,11 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
 
 
 def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
-    trained: dict, params: Params, project: Path, tmp_path: Path
+    trained: dict, params: Params, project: Path, repository: Path, tmp_path: Path
 ):
     folder = project / "run/samples/step-000004"
     videos = sorted(folder.iterdir())
-    assert len(videos) == params.train_diffusion.sample_clips == 3
+    assert len(videos) == params.compute.train_diffusion.sample_clips == 3
     test_identities = {"M004", "M005"}
     assert {path.name.split("-")[0] for path in videos} == test_identities
     emotions = [path.name.split("-")[1] for path in videos]
@@ -232,12 +234,10 @@ def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
     (tmp_path / "models").mkdir()
     for name in ("backbone", "bank", "embedder", "priors.safetensors"):
         (tmp_path / "models" / name).symlink_to(project / "models" / name)
-    diffusion = params.train_diffusion.model_copy(update={"sample_clips": 0})
-    finetune.train_diffusion(
-        params.model_copy(update={"train_diffusion": diffusion}), tmp_path, tmp_path / "run", Tracker()
-    )
+    params = tiny_models.tiny_params(repository, sample_clips=0)
+    finetune.train_diffusion(params, tmp_path, tmp_path / "run", Tracker())
     assert not (tmp_path / "run/samples").exists()
-    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    name = "models/diffusion/unet/diffusion_pytorch_model.safetensors"
     ours, expected = load_file(tmp_path / name), load_file(project / name)
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
 

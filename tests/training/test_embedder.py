@@ -8,6 +8,7 @@ import fake_corpus
 import numpy as np
 import pytest
 import torch
+from changes import COMPUTE
 from threads import allowed_threads, threads_in_use
 
 from dicetalk.config import TrainEmbedder, load_params
@@ -24,9 +25,7 @@ from dicetalk.training.priors import class_priors, load_priors, prior_metrics, s
 @pytest.fixture(scope="module")
 def settings(repository: Path) -> TrainEmbedder:
     section = load_params(repository / "profiles/demo.yaml").train_embedder
-    training = section.training.model_copy(
-        update={"num_steps": 60, "batch_size": 32, "threads": 1, "validate_every_steps": 60, "lr": 2e-3}
-    )
+    training = section.training.model_copy(update={"num_steps": 60, "batch_size": 32, "lr": 2e-3})
     sizes = {"embedding_dim": 16, "hidden_dim": 32, "num_layers": 1, "num_heads": 2, "clip_frames": 8}
     return section.model_copy(update=sizes | {"training": training})
 
@@ -35,7 +34,7 @@ def settings(repository: Path) -> TrainEmbedder:
 def trained(settings: TrainEmbedder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:
     root = tmp_path_factory.mktemp("embedder")
     mead = fake_corpus.write_encoded_mead(root / "mead")
-    metrics = train_embedder(mead, settings, root / "run", root / "embedder", Tracker())
+    metrics = train_embedder(mead, settings, COMPUTE, root / "run", root / "embedder", Tracker())
     return mead, root / "embedder", metrics
 
 
@@ -66,7 +65,7 @@ def test_an_embedder_of_one_modality_ignores_the_other(settings: TrainEmbedder, 
     mead = trained[0]
     training = settings.training.model_copy(update={"num_steps": 4})
     few = settings.model_copy(update={"modalities": only, "training": training})
-    metrics = train_embedder(mead, few, tmp_path / "run", tmp_path / "embedder", Tracker())
+    metrics = train_embedder(mead, few, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
     assert set(metrics["emotion_accuracy"]) == {only, "features", "chance"}
     assert set(metrics["clustering_strength"]) == {only}
     embedder = EmotionEmbedder.from_pretrained(tmp_path / "embedder").eval()
@@ -130,14 +129,14 @@ def test_training_finds_classes_in_unseen_identities(trained: tuple[Path, Path, 
 
 def test_training_again_gives_the_same_weights(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
-    train_embedder(mead, settings, tmp_path / "run", tmp_path / "embedder", Tracker())
+    train_embedder(mead, settings, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_finished_training_is_taken_up_again(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
-    train_embedder(mead, settings, folder.parent / "run", tmp_path / "embedder", Tracker())
+    train_embedder(mead, settings, COMPUTE, folder.parent / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 

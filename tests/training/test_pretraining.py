@@ -33,7 +33,7 @@ def recipe(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def unseen_clips(recipe: Path) -> np.ndarray:
     clips = load_pretrain_params(recipe / "params.yaml").clips
-    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12, "workers": 1}))
+    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12}), workers=1)
 
 
 def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
@@ -66,7 +66,9 @@ def test_the_recipe_computes_on_one_thread_whatever_is_allowed(
     np.save(tmp_path / "clips.npy", np.zeros((1, 1, 64, 64, 3), np.uint8))
     PatchAutoencoder().save_pretrained(tmp_path / "vae")
     with allowed_threads(3), pytest.raises(ReachedError) as reached:
-        getattr(pretraining, f"run_{part}")(load_pretrain_params(recipe / "params.yaml"), tmp_path)
+        getattr(pretraining, f"run_{part}")(
+            load_pretrain_params(recipe / "params.yaml"), tmp_path, tmp_path / "run"
+        )
     assert reached.value.args == ({"blas": 1, "torch": 1},)
 
 
