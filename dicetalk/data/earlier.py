@@ -110,7 +110,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 def half_done(path: Path) -> Path:
     """Return where `beside` works; one place, so that the next run finds what a killed one left."""
-    return path.with_name(f".{path.name}-packing")
+    return path.with_name(f".{path.name}-being-written")
 
 
 def _holds(folder: Path, files: dict[str, str]) -> bool:
