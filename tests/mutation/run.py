@@ -10,16 +10,21 @@ of each folder and what survived; every mutant is listed in `.mutation/results.j
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import importlib
 import json
+import math
 import multiprocessing
+import multiprocessing.pool
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,13 +39,15 @@ LIBRARIES = (
 )
 LIBRARIES += " torchmetrics av pytest pydantic matplotlib"
 CLASSES = ("DiffusionPipeline", "UNetSpatioTemporalConditionModel", "EulerDiscreteScheduler", "AutoencoderKL")
-MAX_TEST_SECONDS = 40.0  # of a mutant: test files that take longer in all are left out, the slowest first
-MAX_FILE_SECONDS = 300.0  # of a file that is measured
+# Seconds of processor time, so that a busy machine changes nothing.
+MAX_TEST_SECONDS = 30  # of a mutant: of its test files the slowest are left out
+MAX_FILE_SECONDS = 60  # of one file, when it is measured; those that take longer are never used
+WAITING_FACTOR = 20  # how much longer it may take by the clock
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the tests said: `killed`, `timeout` (killed as well) or `survived`."""
+    """What the tests said: `killed`, `timeout` (killed as well) or `survived`; and their processor time."""
 
     mutant: Mutant
     outcome: str
@@ -68,9 +75,7 @@ def main() -> None:
             numbers.put(copy_repository(Path(folder) / str(number)))
         with context.Pool(given.jobs, start_worker, (numbers,)) as pool:
             tests = sorted({file for found in files.values() for file in found})
-            seconds = dict(zip(tests, pool.map(measure, tests, chunksize=1), strict=True))
-            if broken := [file for file in tests if seconds[file] is None]:
-                sys.exit(f"These fail without any mutant: {', '.join(broken)}.")
+            seconds = measure_all(tests, pool)
             jobs = [
                 (mutant, *chosen_tests(files[name], seconds))
                 for name in names
@@ -119,14 +124,27 @@ def start_worker(folders: multiprocessing.SimpleQueue) -> None:
     os.chdir(folders.get())
 
 
-def measure(file: str) -> float | None:
-    """Return the seconds of a test file without mutants; None when it fails."""
-    started = time.monotonic()
-    code = run_tests([file], MAX_FILE_SECONDS, keep_bytecode=True)
-    return time.monotonic() - started if code == 0 else float("inf") if code is None else None
+def measure(file: str) -> float:
+    """Return the seconds of a test file without mutants: infinity for too many, NaN when it fails."""
+    code, seconds = run_tests([file], MAX_FILE_SECONDS, keep_bytecode=True)
+    return seconds if code == 0 else math.inf if code is None else math.nan
 
 
-def chosen_tests(files: list[str], seconds: dict[str, float]) -> tuple[list[str], float]:
+def measure_all(tests: list[str], pool: multiprocessing.pool.Pool) -> dict[str, float]:
+    """Measure test files, those that have not changed since the last time once only."""
+    path = RESULTS / "seconds.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    digests = {file: hashlib.sha256((REPOSITORY / file).read_bytes()).hexdigest() for file in tests}
+    new = [file for file in tests if digests[file] not in known]
+    known |= zip([digests[file] for file in new], pool.map(measure, new, chunksize=1), strict=True)
+    if broken := [file for file in tests if math.isnan(known[digests[file]])]:
+        sys.exit(f"These fail without any mutant: {', '.join(broken)}.")
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(known))
+    return {file: known[digests[file]] for file in tests}
+
+
+def chosen_tests(files: list[str], seconds: dict[str, float]) -> tuple[list[str], int]:
     """Return the quickest test files that fit into the limit, one at least, and a time limit for them."""
     chosen: list[str] = []
     total = 0.0
@@ -135,30 +153,34 @@ def chosen_tests(files: list[str], seconds: dict[str, float]) -> tuple[list[str]
             break
         chosen.append(file)
         total += seconds[file]
-    return chosen, 30.0 + 4 * total
+    return chosen, 20 + round(4 * min(total, MAX_FILE_SECONDS))
 
 
-def judge(job: tuple[Mutant, list[str], float]) -> Verdict:
+def judge(job: tuple[Mutant, list[str], int]) -> Verdict:
     """Write the mutant into this worker's copy, run its tests, put the code back."""
     mutant, files, limit = job
     path = Path(mutant.module)
     original, status = path.read_bytes(), path.stat()
-    started = time.monotonic()
     try:
         path.write_text(mutant.code, encoding="utf-8")
-        code = run_tests(files, limit)
+        code, seconds = run_tests(files, limit)
     finally:
         path.write_bytes(original)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as the compiled files remember it
     outcome = "timeout" if code is None else "killed" if code else "survived"
-    return Verdict(mutant, outcome, time.monotonic() - started)
+    return Verdict(mutant, outcome, seconds)
 
 
-def run_tests(files: list[str], limit_seconds: float, keep_bytecode: bool = False) -> int | None:
-    """Run test files in a forked process until one test fails; None when the time is over."""
+def run_tests(files: list[str], limit_seconds: int, keep_bytecode: bool = False) -> tuple[int | None, float]:
+    """Run test files in a forked process until one test fails.
+
+    Returns:
+        pytest's exit code, None when the time is over; and the processor time.
+    """
     child = os.fork()
     if child == 0:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_seconds, limit_seconds))
         sys.dont_write_bytecode = not keep_bytecode
         sys.path[0] = os.environ["PYTHONPATH"] = os.getcwd()
         output = os.open("tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -171,15 +193,19 @@ def run_tests(files: list[str], limit_seconds: float, keep_bytecode: bool = Fals
             code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files]))
         finally:
             os._exit(code)
-    deadline = time.monotonic() + limit_seconds
-    while time.monotonic() < deadline:
-        finished, status = os.waitpid(child, os.WNOHANG)
-        if finished:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    timer = threading.Timer(WAITING_FACTOR * limit_seconds, stop, (child,))  # for what waits, not computes
+    timer.start()
+    _, status, usage = os.wait4(child, 0)
+    timer.cancel()
+    stop(child)  # what it started and left
+    seconds = usage.ru_utime + usage.ru_stime
+    return (os.WEXITSTATUS(status) if os.WIFEXITED(status) else None), seconds
+
+
+def stop(group: int) -> None:
+    """End a process and those it started, as far as they are still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def report(verdicts: list[Verdict]) -> None:
