@@ -42,6 +42,7 @@ CLASSES = ("DiffusionPipeline", "UNetSpatioTemporalConditionModel", "EulerDiscre
 # Seconds of processor time, so that a busy machine changes nothing.
 MAX_TEST_SECONDS = 30  # of a mutant: of its test files the slowest are left out
 MAX_FILE_SECONDS = 60  # of one file, when it is measured; those that take longer are never used
+NO_TESTS = 5  # exit code of pytest, where all are marked slow
 WAITING_FACTOR = 20  # how much longer it may take by the clock
 
 
@@ -127,7 +128,9 @@ def start_worker(folders: multiprocessing.SimpleQueue) -> None:
 def measure(file: str) -> float:
     """Return the seconds of a test file without mutants: infinity for too many, NaN when it fails."""
     code, seconds = run_tests([file], MAX_FILE_SECONDS, keep_bytecode=True)
-    return seconds if code == 0 else math.inf if code is None else math.nan
+    if code in (None, NO_TESTS):
+        return math.inf
+    return seconds if code == 0 else math.nan
 
 
 def measure_all(tests: list[str], pool: multiprocessing.pool.Pool) -> dict[str, float]:
