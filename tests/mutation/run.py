@@ -42,7 +42,6 @@ CLASSES = ("DiffusionPipeline", "UNetSpatioTemporalConditionModel", "EulerDiscre
 # Seconds of processor time, so that a busy machine changes nothing.
 MAX_TEST_SECONDS = 30  # of a mutant: of its test files the slowest are left out
 MAX_FILE_SECONDS = 60  # of one file, when it is measured; those that take longer are never used
-NO_TESTS = 5  # exit code of pytest, where all are marked slow
 WAITING_FACTOR = 20  # how much longer it may take by the clock
 
 
@@ -77,6 +76,10 @@ def main() -> None:
         with context.Pool(given.jobs, start_worker, (numbers,)) as pool:
             tests = sorted({file for found in files.values() for file in found})
             seconds = measure_all(tests, pool)
+            unused = [file for file in tests if math.isinf(seconds[file])]
+            print(f"not used, because slow or failing without any mutant: {', '.join(unused) or 'none'}")
+            if bare := [name for name in names if all(file in unused for file in files[name])]:
+                sys.exit(f"No test is left for {', '.join(bare)}.")
             jobs = [
                 (mutant, *chosen_tests(files[name], seconds))
                 for name in names
@@ -126,11 +129,9 @@ def start_worker(folders: multiprocessing.SimpleQueue) -> None:
 
 
 def measure(file: str) -> float:
-    """Return the seconds of a test file without mutants: infinity for too many, NaN when it fails."""
+    """Return the seconds of a test file without mutants; infinity when it is not to be used."""
     code, seconds = run_tests([file], MAX_FILE_SECONDS, keep_bytecode=True)
-    if code in (None, NO_TESTS):
-        return math.inf
-    return seconds if code == 0 else math.nan
+    return seconds if code == 0 else math.inf
 
 
 def measure_all(tests: list[str], pool: multiprocessing.pool.Pool) -> dict[str, float]:
@@ -140,8 +141,6 @@ def measure_all(tests: list[str], pool: multiprocessing.pool.Pool) -> dict[str, 
     digests = {file: hashlib.sha256((REPOSITORY / file).read_bytes()).hexdigest() for file in tests}
     new = [file for file in tests if digests[file] not in known]
     known |= zip([digests[file] for file in new], pool.map(measure, new, chunksize=1), strict=True)
-    if broken := [file for file in tests if math.isnan(known[digests[file]])]:
-        sys.exit(f"These fail without any mutant: {', '.join(broken)}.")
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(known))
     return {file: known[digests[file]] for file in tests}
@@ -152,11 +151,11 @@ def chosen_tests(files: list[str], seconds: dict[str, float]) -> tuple[list[str]
     chosen: list[str] = []
     total = 0.0
     for file in sorted(files, key=lambda name: seconds[name]):
-        if chosen and total + seconds[file] > MAX_TEST_SECONDS:
+        if math.isinf(seconds[file]) or (chosen and total + seconds[file] > MAX_TEST_SECONDS):
             break
         chosen.append(file)
         total += seconds[file]
-    return chosen, 20 + round(4 * min(total, MAX_FILE_SECONDS))
+    return chosen, 20 + round(4 * total)
 
 
 def judge(job: tuple[Mutant, list[str], int]) -> Verdict:
