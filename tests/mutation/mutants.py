@@ -11,8 +11,9 @@ from __future__ import annotations
 import ast
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -59,6 +60,10 @@ LEFT_OUT = {
 }
 
 
+Change = Callable[[], str | None]  # returns the changed text
+Place = tuple[int, int, Change]  # from and to which character
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One change: `module` relative to the repository, `code` the whole new text, `change` what differs."""
@@ -80,13 +85,20 @@ def draw(repository: Path, module: str, count: int, seed: int) -> list[Mutant]:
     """Return up to `count` mutants of a module at different places, the same for the same text and seed."""
     rng = random.Random(f"{seed} {module}")
     code = (repository / module).read_text(encoding="utf-8")
-    places: dict[tuple[int, int], list[str]] = {}
-    for start, end, mutated in [*_cosmic_ray(code), *_ours(code)]:
-        places.setdefault((start, end), []).append(mutated)
+    places: dict[tuple[int, int], list[Change]] = {}
+    for start, end, change in [*_cosmic_ray(code), *_ours(code)]:
+        places.setdefault((start, end), []).append(change)
     hidden = list(_hidden(code))
     visible = [p for p in sorted(places) if not any(low <= p[0] and p[1] <= high for low, high in hidden)]
-    chosen = sorted(rng.sample(visible, min(count, len(visible))))
-    return [_mutant(module, code, rng.choice(places[place])) for place in chosen]
+    mutants: list[Mutant] = []
+    for place in rng.sample(visible, len(visible)):
+        if len(mutants) == count:
+            break
+        changed = (change() for change in rng.sample(places[place], len(places[place])))
+        mutated = next((text for text in changed if text and text != code and _compiles(text)), None)
+        if mutated is not None:
+            mutants.append(_mutant(module, code, mutated))
+    return mutants
 
 
 def tests_of(repository: Path, module: str) -> list[str]:
@@ -108,7 +120,7 @@ def _mutant(module: str, code: str, mutated: str) -> Mutant:
     return Mutant(module, line + 1, f"{before[line].strip()}  ->  {after[line].strip()}", mutated)
 
 
-def _cosmic_ray(code: str) -> Iterator[tuple[int, int, str]]:
+def _cosmic_ray(code: str) -> Iterator[Place]:
     offsets = _line_offsets(code)
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
@@ -116,12 +128,11 @@ def _cosmic_ray(code: str) -> Iterator[tuple[int, int, str]]:
             place for node in ast_nodes(get_ast(code)) for place in operator.mutation_positions(node)
         ]
         for occurrence, ((row, column), (end_row, end_column)) in enumerate(positions):
-            mutated = mutate_code(code, operator, occurrence)
-            if mutated is not None and _compiles(mutated):
-                yield offsets[row] + column, offsets[end_row] + end_column, mutated
+            change = partial(mutate_code, code, operator, occurrence)
+            yield offsets[row] + column, offsets[end_row] + end_column, change
 
 
-def _ours(code: str) -> Iterator[tuple[int, int, str]]:
+def _ours(code: str) -> Iterator[Place]:
     """Drop a term or a factor, swap the first two arguments, skip a call (`x[0].f().g()` to `x[0].g()`)."""
     text = code.encode()
     offsets = _line_offsets(text)
@@ -129,12 +140,12 @@ def _ours(code: str) -> Iterator[tuple[int, int, str]]:
     def span(node: ast.expr) -> tuple[int, int]:
         return offsets[node.lineno] + node.col_offset, offsets[node.end_lineno] + node.end_col_offset
 
-    def put(node: ast.expr, replacement: ast.expr) -> tuple[int, int, str]:
+    def put(node: ast.expr, replacement: ast.expr) -> Place:
         start, end = span(node)
         new = text[slice(*span(replacement))]
         # Places are counted in characters, as cosmic-ray does.
         place = (len(text[:start].decode()), len(text[:end].decode()))
-        return *place, (text[:start] + new + text[end:]).decode()
+        return *place, lambda: (text[:start] + new + text[end:]).decode()
 
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div):
@@ -146,7 +157,7 @@ def _ours(code: str) -> Iterator[tuple[int, int, str]]:
                 middle = text[span(plain[0])[1] : span(plain[1])[0]]
                 first, second = (text[slice(*span(argument))] for argument in plain[:2])
                 mutated = (text[:start] + second + middle + first + text[end:]).decode()
-                yield len(text[:start].decode()), len(text[:end].decode()), mutated
+                yield len(text[:start].decode()), len(text[:end].decode()), lambda mutated=mutated: mutated
             method = node.func if isinstance(node.func, ast.Attribute) else None
             if (
                 method
