@@ -102,15 +102,13 @@ def draw(repository: Path, module: str, count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(repository: Path, module: str) -> list[str]:
-    """Return the test files that import a module, of all folders but those that start whole pipelines."""
+    """Return the test files that import a module, of the folders that mirror those under test."""
     *package, name = Path(module).with_suffix("").parts
     dotted = ".".join(package)
     imports = re.compile(
         rf"from {re.escape(dotted)}\.{name} import|from {re.escape(dotted)} import [^\n]*\b{name}\b"
     )
-    files = [
-        path for path in sorted((repository / "tests").rglob("test_*.py")) if path.parent.name != "pipelines"
-    ]
+    files = [p for folder in FOLDERS for p in sorted((repository / "tests" / folder).glob("test_*.py"))]
     return [str(p.relative_to(repository)) for p in files if imports.search(p.read_text(encoding="utf-8"))]
 
 
