@@ -42,6 +42,7 @@ LEFT_OUT = {
     "models": {"backbone", "checkpoints", "cost", "pipeline_io", "pipeline_networks", "prior_files", "rife"},
     "data": {
         *(
+            "deinterlace",
             "disk",
             "fan",
             "folder",

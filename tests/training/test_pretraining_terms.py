@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dicetalk.data.speech import TOKENS_PER_SECOND
 from dicetalk.models.autoencoder import DecoderOutput, EncoderOutput, PatchAutoencoder, PointDistribution
 from dicetalk.training.autoencoder import AutoencoderObjective, edge_error, to_images
-from dicetalk.training.backbone import BackboneObjective, encode_clips
+from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet, encode_clips
 from dicetalk.training.phonemes import SOUNDS, PhonemeObjective, sound_labels
 
 # --- autoencoder
@@ -146,26 +146,31 @@ class Unet(nn.Module):
         return SimpleNamespace(sample=torch.full_like(sample[:, :, :1], 0.5))
 
 
+class BlueChannel:
+    """The latent of a frame is its blue value, 0 to 255."""
+
+    def encode(self, images: Tensor) -> EncoderOutput:
+        blue = ((images[:, 2:] + 1) * 127.5).mean((2, 3), keepdim=True)
+        return EncoderOutput(latent_dist=PointDistribution(blue))
+
+
 def backbone_objective(**changes) -> BackboneObjective:
     """Four people with two takes of five frames; the latent of clip c and frame f is 10 c + f."""
     clips = np.zeros((8, 5, 2, 2, 3), np.uint8)
     clips[..., 1] = 51
     clips[..., 2] = (10 * np.arange(8)[:, None] + np.arange(5))[..., None, None]
-    objective = object.__new__(BackboneObjective)
-    objective.clips = clips
-    objective.latents = torch.arange(8.0)[:, None] * 10 + torch.arange(5.0)
-    objective.latents = objective.latents[:, :, None, None, None]
-    objective.num_takes, objective.num_validation, objective.num_frames = 2, 4, 3
-    objective.short_window_fraction, objective.seed = 0.0, 1
-    objective.sigma_log_mean, objective.sigma_log_std = math.log(0.75), 1e-9
-    objective.unet, objective.image_encoder = Unet(), Image()
-    objective.modules = {"unet": objective.unet, "image_encoder": objective.image_encoder}
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])  # of CLIP's paper repository
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-    objective.clip_mean, objective.clip_std = mean[:, None, None], std[:, None, None]
-    for name, value in changes.items():
-        setattr(objective, name, value)
-    return objective
+    settings = {"short_window_fraction": 0.0, "sigma_log_mean": math.log(0.75), "sigma_log_std": 1e-9}
+    return BackboneObjective(
+        clips,
+        BlueChannel(),
+        num_takes=2,
+        num_validation=4,
+        num_frames=3,
+        seed=1,
+        unet=Unet(),
+        image_encoder=Image(),
+        **(settings | changes),
+    )
 
 
 def test_velocity_error_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +227,39 @@ def test_backbone_validation_shows_another_take(monkeypatch: pytest.MonkeyPatch)
     clips, start, frames, reference_clips, reference, sigma = drawn[1]
     assert clips.tolist() == [4, 5, 6, 7] and reference_clips.tolist() == [5, 4, 7, 6]
     assert not start.any() and frames == 3 and set(reference) == {4} and sigma.tolist() == [1.0] * 4
+
+
+def test_networks_of_the_backbone_have_one_level_per_width() -> None:
+    unet = build_unet(4, (32, 64, 96), (2, 4, 3), 16, 8, 5)
+    assert [type(block).__name__ for block in unet.down_blocks] == [
+        "CrossAttnDownBlockSpatioTemporal",
+        "CrossAttnDownBlockSpatioTemporal",
+        "DownBlockSpatioTemporal",
+    ]
+    assert [type(block).__name__ for block in unet.up_blocks] == [
+        "UpBlockSpatioTemporal",
+        "CrossAttnUpBlockSpatioTemporal",
+        "CrossAttnUpBlockSpatioTemporal",
+    ]
+    assert all(len(block.resnets) == 1 for block in unet.down_blocks)
+    with (
+        torch.no_grad()
+    ):  # latents and the reference's latents on the channels; three numbers beside the step
+        output = unet(torch.zeros(1, 5, 8, 8, 8), 0.5, torch.zeros(1, 1, 16), torch.ones(1, 3)).sample
+        embedding = build_image_encoder(32, 12)(torch.zeros(2, 3, 32, 32)).image_embeds
+    assert output.shape == (1, 5, 4, 8, 8) and embedding.shape == (2, 12)
+    vision = build_image_encoder(32, 12).vision_model
+    assert len(vision.encoder.layers) == 2 and vision.embeddings.num_positions == 1 + (32 // 16) ** 2
+    assert (unet.config.sample_size, unet.config.num_frames) == (8, 5)
+
+
+def test_one_group_trains_everything_of_a_part() -> None:
+    backbone = backbone_objective()
+    for objective in (backbone, autoencoder_objective()):
+        objective.modules = {"a": nn.Linear(2, 2), "b": nn.Linear(1, 1)}
+        objective.autoencoder = objective.modules["a"]
+        (group,) = objective.parameter_groups(0.25)
+        assert group["lr"] == 0.25 and len(group["params"]) == (4 if objective is backbone else 2)
 
 
 def test_clips_are_encoded_frame_by_frame() -> None:
