@@ -1,4 +1,4 @@
-"""The order of labels is part of every trained model: class 15 is neutral for as long as there are weights."""
+"""The order of labels is part of every trained model: class 15 stays neutral while there are weights."""
 
 from __future__ import annotations
 

@@ -187,6 +187,8 @@ def _hidden(code: str) -> Iterator[tuple[int, int]]:
             yield place(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield place(node)
+        elif isinstance(node, ast.keyword) and node.arg == "strict":  # of zip: a guard, no number
+            yield place(node)
         elif (
             isinstance(node, ast.Call)
             and getattr(node.func, "id", getattr(node.func, "attr", "")) in QUIET_CALLS

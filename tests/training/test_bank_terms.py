@@ -157,6 +157,22 @@ def test_restarted_codes_lie_on_priors_and_used_ones_stay(settings: LearnBank) -
     assert weights[1] in rows and weights[2] in rows and weights[1] != weights[2]
 
 
+@pytest.mark.parametrize(("num_codes", "num_priors"), [(5, 2), (41, 40), (21, 40)])
+def test_codes_restart_on_different_priors_while_there_are_enough(
+    settings: LearnBank, num_codes: int, num_priors: int
+) -> None:
+    objective = build(settings)
+    far = torch.full((num_codes, 2), 900.0)
+    far[0] = 0.0  # the only one that is used
+    objective.emotion_model.codebook = small_bank(far.tolist())
+    drawn = torch.arange(1.0, num_priors + 1)[:, None, None].expand(-1, 1, 2)
+    objective.train_priors = SimpleNamespace(priors=drawn)
+    objective.restart_unused_codes(np.random.default_rng(0))
+    moved = objective.emotion_model.codebook.codebook.weight[1:, 0].tolist()
+    assert set(moved) <= set(drawn.flatten().tolist())
+    assert len(set(moved)) == min(num_codes - 1, num_priors) or num_codes - 1 > num_priors
+
+
 def test_one_group_trains_everything(settings: LearnBank) -> None:
     objective = build(settings)
     (group,) = objective.parameter_groups(0.125)

@@ -329,6 +329,16 @@ def test_validation_measures_losses_and_what_conditions_are_worth(
     assert told == [3.0, 4.0, 202.0, 3.0]  # class means, and what is known of the clip without a label
 
 
+def test_validation_uses_four_fixed_noise_levels(settings: TrainDiffusion) -> None:
+    objective = build(settings)
+    metrics = objective.validate(0)
+    levels = [math.exp(4 * inputs["timestep"][0].item()) for inputs in objective.unet.seen[::3]]
+    assert levels == pytest.approx([0.3, 1.0, 3.0, 10.0], rel=1e-4)
+    assert {name for name in metrics if name.startswith("loss")} == {
+        f"loss_sigma_{level}" for level in ("0.3", "1", "3", "10")
+    }
+
+
 def test_what_is_trained_and_how_fast(settings: TrainDiffusion) -> None:
     objective = build(settings)
     unet, emotion = objective.unet, objective.emotion_model
