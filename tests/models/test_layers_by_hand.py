@@ -211,6 +211,9 @@ def test_discriminator_pools_over_the_picture() -> None:
         hidden = np.maximum(linear(layer, hidden), 0)
     assert network(features).numpy() == pytest.approx(linear(network.fc3, hidden), **TOLERANCE)
     assert network.dropout.p == 0.1 and network(features[None]).shape == (1, 2, 4)
+    released = EmotionDiscriminator()
+    shapes = [tuple(layer.weight.shape) for layer in (released.fc1, released.fc2, released.fc3)]
+    assert shapes == [(512, 1280), (256, 512), (22, 256)]
 
 
 @torch.no_grad()

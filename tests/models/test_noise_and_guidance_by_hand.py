@@ -215,7 +215,7 @@ def test_a_later_start_skips_the_noisier_steps() -> None:
 def test_padding_frames_are_unconditional() -> None:
     padded = conditions().padded(3)
     frames = torch.tensor([2, 3, 4, 6])
-    assert padded.num_padding_frames == 3
+    assert (conditions().num_padding_frames, padded.num_padding_frames) == (0, 3)
     # Set 0 is the unconditional one; clip 1 has frames 5 to 8 of the audio sets and set 2 of the emotions.
     assert padded.set_index(padded.audio_tokens, 1, frames).tolist() == [7, 8, 0, 0]
     assert padded.set_index(padded.emotion_tokens, 1, frames).tolist() == [2, 2, 0, 0]

@@ -203,7 +203,7 @@ def test_the_loss_is_the_velocity_error_plus_the_weighted_discrimination(
     # Logits are ln 7 for class 3 and 0 for the others: probabilities 7 / 28 and 1 / 28.
     for classes, entropy in (([3, 3], math.log(4)), ([3, 4], (math.log(4) + math.log(28)) / 2)):
         loss, logged = build(settings, classes).loss(0, 2)
-        assert logged["diffusion"] == pytest.approx(2.25, **TOLERANCE)
+        assert logged["diffusion"] == pytest.approx(2.25, **TOLERANCE) and 0 <= logged["data_seconds"] < 60
         assert logged["discrimination"] == pytest.approx(entropy, **TOLERANCE)
         assert loss.item() == pytest.approx(2.25 + 0.1 * entropy, **TOLERANCE)
 

@@ -135,7 +135,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     assert logged["kl"] == pytest.approx(kl, rel=1e-4)
     assert logged["identity"] == pytest.approx(identity, rel=1e-4)
     assert loss.item() == pytest.approx(contrastive + weights[0] * kl + weights[1] * identity, rel=1e-4)
-    assert objective.train_batches.drawn == (9, len(CLASSES))
+    assert objective.train_batches.drawn == (9, len(CLASSES)) and 0 <= logged["data_seconds"] < 60
 
 
 def test_the_classifier_learns_identities_and_the_embedder_unlearns_them(settings: TrainEmbedder) -> None:

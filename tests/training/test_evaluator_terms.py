@@ -143,6 +143,8 @@ def test_the_second_network_learns_strength_beside_the_emotion() -> None:
 def test_identity_classes_are_people_and_cosines_are_between_clips(plain: list) -> None:
     train = [clip(0, identity="B"), clip(20, identity="A"), clip(40, identity="A")]
     tests = [clip(v, identity=name) for v, name in ((0, "C"), (20, "C"), (40, "D"), (60, "D"))]
+    for each in tests:
+        each.frames[1:] = 130  # the first frame alone is compared
     objective = IdentityObjective(train, tests, 0)
     assert [[c.identity for c in people] for people in objective.classes] == [["A", "A"], ["B"]]
     assert objective.tint == 0.1 and objective.label_smoothing == 0.0
