@@ -44,6 +44,15 @@ def test_region_of_landmarks_turns_with_the_face(degrees: float) -> None:
     assert box_of_landmarks(points).tolist() == [-4, -2, 10, 12]
 
 
+def test_the_68_points_are_the_vertices_of_corners_and_lids() -> None:
+    points = landmarks.MEDIAPIPE_TO_68.tolist()
+    # Of MediaPipe's map: outer and inner corner and lids of either eye, in the order of the eye aspect ratio.
+    assert points[36:42] == [33, 160, 158, 133, 153, 144] and points[42:48] == [362, 385, 387, 263, 373, 380]
+    assert (points[48], points[54], points[33], points[8]) == (61, 291, 2, 152)  # mouth corners, nose, chin
+    assert (points[62], points[66]) == (13, 14)  # the middle of the inner lips
+    assert (landmarks.RIGHT_EYE_OUTER, landmarks.LEFT_EYE_OUTER) == (points[36], points[45])
+
+
 class Net:
     """Says the corners and the middle of its input, whatever it shows."""
 

@@ -85,6 +85,10 @@ def test_sync_shifts_sound_against_lips() -> None:
     score = sync_score(video, np.array([[5.0], [6.0], [7.0]]), 1)
     assert score.distance == pytest.approx(7 / 3) and score.offset_frames == 1
     assert score.confidence == pytest.approx(4 - 7 / 3)
+    assert sync_score(video[:1], video[:1], 0).distance == 0.0
+    for bad in (np.zeros((0, 1)), np.zeros((2, 1))):
+        with pytest.raises(DicetalkError, match="equally many"):
+            sync_score(video if len(bad) else bad, bad, 1)
 
 
 def test_similarity_of_faces_is_the_mean_cosine() -> None:
@@ -121,7 +125,9 @@ def test_emo_score_counts_neutral_and_three_emotions_equally(repository) -> None
     settings = load_params(repository / "profiles/demo.yaml").evaluate
     definition = load_protocol("open").definition
     definition = definition.model_copy(
-        update={"networks": {"emo_score": "emotion", "emotion_accuracy": "emotion"}}
+        update={
+            "networks": dict.fromkeys(("emo_score", "emo_score_non_neutral", "emotion_accuracy"), "emotion")
+        }
     )
     shown = [
         ("neutral", 0.2),
@@ -148,7 +154,14 @@ def test_emo_score_counts_neutral_and_three_emotions_equally(repository) -> None
         found["emo_score"].value == pytest.approx((0.2 + 0.5 + 0.9 + 0.7) / 4) and found["emo_score"].n == 5
     )
     assert found["emotion_accuracy"].value == 0.5 and not skipped
+    assert found["emo_score_non_neutral"].value == pytest.approx((0.5 + 0.9 + 0.7) / 3)
     found, skipped = estimate_system(rows, settings, definition, tuple(e for e in EMOTIONS if e != "angry"))
     assert found["emotion_accuracy"].n == 5 and "angry" in skipped["emo_score"]
     assert set(LABELLED_MEANS) >= {"expression_strength_level_1", "expression_strength_level_3"}
     assert LABELLED_MEANS["emo_score_non_neutral"].emotions == ("happy", "surprised", "angry")
+    # Only what every clip has is compared clip by clip.
+    assert {name for name, mean in LABELLED_MEANS.items() if mean.paired} == {
+        "emotion_accuracy",
+        "emotion_accuracy_7",
+        "emotion_accuracy_second",
+    }

@@ -16,11 +16,11 @@ from dicetalk.evaluation.strength import strength_differences
 
 def test_a_mean_over_clips_has_its_percentile_interval() -> None:
     values = np.random.default_rng(0).normal(5.0, 2.0, 400)
-    estimate = bootstrap_mean(values.tolist(), np.random.default_rng(1), 4000)
+    estimate = bootstrap_mean(values.tolist(), np.random.default_rng(1), 20_000)
     error = values.std() / 20  # of the mean of 400
     assert estimate.value == pytest.approx(values.mean()) and estimate.n == 400
-    assert estimate.low == pytest.approx(values.mean() - 1.96 * error, abs=0.02)
-    assert estimate.high == pytest.approx(values.mean() + 1.96 * error, abs=0.02)
+    assert estimate.low == pytest.approx(values.mean() - 1.96 * error, abs=0.008)
+    assert estimate.high == pytest.approx(values.mean() + 1.96 * error, abs=0.008)
     assert estimate.identities is None and "identities" not in estimate.as_json()
     assert estimate.as_json() == {"value": estimate.value, "ci95": [estimate.low, estimate.high], "n": 400}
 

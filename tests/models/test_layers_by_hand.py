@@ -249,6 +249,8 @@ def test_speech_features_are_normalised_and_see_their_neighbours_only() -> None:
         range(4, 17)
     )  # three kernels of five reach six tokens
     assert torch.allclose(logits, encoder.head(features))
+    shapes = [tuple(p.shape) for name, p in PhonemeEncoder().named_parameters() if name.endswith("weight")]
+    assert shapes == [(96, 40, 5), (96, 96, 5), (96, 96, 5), (40, 96, 1), (64, 40)]  # as shipped
 
 
 def test_attention_in_steps_is_the_same_attention() -> None:

@@ -57,6 +57,21 @@ def test_sampler_follows_karras_from_the_highest_level_to_the_lowest_and_zero() 
     assert stepped.item() == pytest.approx(clean + (5 - clean) / 8, rel=1e-4)
 
 
+def test_sampler_and_scales_are_the_published_ones() -> None:
+    # `scheduler/scheduler_config.json` of stable-video-diffusion-img2vid-xt.
+    published = {
+        "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction", "interpolation_type": "linear", "use_karras_sigmas": True,
+        "sigma_min": 0.002, "sigma_max": 700.0, "timestep_spacing": "leading", "timestep_type": "continuous",
+        "steps_offset": 1,
+    }  # fmt: skip
+    config = make_scheduler().config
+    assert {name: config[name] for name in published} == published
+    # The released demo: `ref_scale` 3 and `emo_scale` 6.
+    assert Guidance().branch_weights(0, 25, 1.0) == Guidance(3.0, 6.0, 6.0).branch_weights(0, 25, 1.0)
+
+
 def test_branch_weights_of_three_scales_and_of_ramps() -> None:
     weights = Guidance(3.0, 6.0, 4.0).branch_weights(0, 10, 1.0)
     # v_0 + 3 (v_i - v_0) + 6 (v_ia - v_i) + 4 (v_iae - v_ia)

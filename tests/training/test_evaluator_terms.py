@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dicetalk.evaluation.clips import Clip
 from dicetalk.labels import EMOTIONS, emotion_index
 from dicetalk.training import evaluator_objectives as objectives
+from dicetalk.training import evaluators
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
     FrameClassification,
@@ -311,3 +312,15 @@ def test_sound_is_standardised_by_the_training_clips() -> None:
     coefficients = np.concatenate([mfcc(c.audio) for c in clips])
     assert network.mfcc_mean.numpy() == pytest.approx(coefficients.mean(0), rel=1e-4)
     assert network.mfcc_std.numpy() == pytest.approx(coefficients.std(0), rel=1e-4)
+
+
+def test_curves_and_samples_of_a_network_carry_its_name() -> None:
+    logged = []
+    tracker = SimpleNamespace(
+        log_metrics=lambda metrics, step: logged.append((metrics, step)),
+        log_artifact=lambda path, folder: logged.append((path, folder)),
+    )
+    named = evaluators._NamedTracker(tracker, "sync")
+    named.log_metrics({"loss": 1.0}, 7)
+    named.log_artifact("a.mp4", "samples")
+    assert logged == [({"sync/loss": 1.0}, 7), ("a.mp4", "sync/samples")]

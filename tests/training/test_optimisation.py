@@ -157,7 +157,7 @@ def test_what_is_logged_is_the_mean_since_the_last_line(settings: Training, tmp_
 
 def test_random_numbers_depend_on_seed_and_micro_step_alone(settings: Training, tmp_path: Path) -> None:
     whole, again, other = Product(), Product(), Product()
-    run(whole, settings, tmp_path / "whole", grad_accumulation_steps=2)
+    run(whole, settings, tmp_path / "runs" / "whole", grad_accumulation_steps=2)
     assert len(set(whole.drawn)) == 12
     torch.manual_seed(5 * 1_000_003 + 7)
     assert whole.drawn[7] == torch.rand(()).item()
@@ -180,7 +180,7 @@ def test_a_run_cut_after_a_checkpoint_ends_as_the_whole_one(settings: Training, 
     run(whole, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(cut, settings, tmp_path / "cut", checkpoint_every_steps=3)
-    run(resumed, settings, tmp_path / "cut")
+    run(resumed, settings, tmp_path / "cut")  # again into the same folder
     assert resumed.drawn == whole.drawn[3:]  # steps 0 to 2 are not done again
     assert resumed.weights() == whole.weights()
     assert read_log(tmp_path / "cut") == read_log(tmp_path / "whole")

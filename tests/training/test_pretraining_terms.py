@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dicetalk.config_recipe import load_pretrain_params
 from dicetalk.data.speech import TOKENS_PER_SECOND
 from dicetalk.models.autoencoder import DecoderOutput, EncoderOutput, PatchAutoencoder, PointDistribution
 from dicetalk.training.autoencoder import AutoencoderObjective, edge_error, to_images
 from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet, encode_clips
-from dicetalk.training.phonemes import SOUNDS, PhonemeObjective, sound_labels
+from dicetalk.training.phonemes import SOUNDS, VOICE_VARIANTS, PhonemeObjective, sound_labels, utterances
 
 # --- autoencoder
 
@@ -306,3 +308,18 @@ def test_excerpts_and_accuracies_of_the_speech_encoder() -> None:
 def test_a_token_lasts_20_ms() -> None:
     assert TOKENS_PER_SECOND == 50
     assert sound_labels((), 0.0, 3).tolist() == [0, 0, 0]
+
+
+def test_spoken_sounds_are_heard_where_their_labels_are(repository: Path) -> None:
+    settings = load_pretrain_params(repository / "pretrained/demo-backbone/params.yaml").speech
+    log_mels, labels = utterances(settings.model_copy(update={"num_utterances": 3}))
+    assert len({tuple(sound) for sound in labels}) == 3
+    for spectrum, sound in zip(log_mels, labels, strict=True):
+        assert len(spectrum) == len(sound) >= settings.excerpt_tokens
+        loudness, spoken = spectrum.mean(1), np.flatnonzero(sound)
+        first, last = spoken[0], spoken[-1]
+        # 0.1 to 0.6 s of silence before and after, then the quietest possible value, -80 dB.
+        assert 5 <= first <= 31 and (loudness[: first - 2] < -2.1).all()
+        assert (loudness[first : last + 1] > -1.5).mean() > 0.7
+        assert (loudness[last + 15 :] < -2.0).all() or len(sound) == settings.excerpt_tokens
+    assert len(VOICE_VARIANTS) == len(set(VOICE_VARIANTS)) == 4 + 7  # eSpeak NG's female and male variants

@@ -85,7 +85,7 @@ def test_samples_are_generated_as_the_generate_stage_does(
         loaded.append((rows.tolist(), starts.tolist(), references.tolist(), first.tolist()))
         return SimpleNamespace(
             classes=torch.tensor([CLASSES.index(("happy", 3)), CLASSES.index(("sad", 2))]),
-            reference_latents=torch.tensor([0.01, 2.0])[:, None, None, None],
+            reference_latents=torch.tensor([-1.0, 2.0])[:, None, None, None],
             audio_windows="windows",
             face_masks="masks",
         )
@@ -104,9 +104,9 @@ def test_samples_are_generated_as_the_generate_stage_does(
     frames, fps = written["A-sad-2.mp4"]
     assert fps == 12.5 and frames.dtype == np.uint8 and frames[0, 0, 0].tolist() == [51, 128, 255]
     given = pipeline.given
-    # The stored latents are scaled by 0.5; decoded and cut off at white.
-    assert pipeline.vae.latents.flatten().tolist() == pytest.approx([0.02, 4.0])
-    assert given["image"].flatten().tolist() == pytest.approx([0.2, 1.0])
+    # The stored latents are scaled by 0.5; decoded and cut off at black and white.
+    assert pipeline.vae.latents.flatten().tolist() == pytest.approx([-2.0, 4.0])
+    assert given["image"].flatten().tolist() == pytest.approx([-1.0, 1.0])
     assert given["emotion_prior"].flatten().tolist() == [
         CLASSES.index(("happy", 3)),
         CLASSES.index(("sad", 2)),
