@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from changes import COMPUTE, changed
 from torch import nn
 
 from dicetalk.config import Training, load_params
@@ -38,15 +39,13 @@ def settings(repository: Path) -> Training:
             "grad_clip_norm": 1.0,
             "grad_accumulation_steps": 1,
             "ema_decay": 0.15,
-            "log_every_steps": 1,
-            "validate_every_steps": 4,
-            "checkpoint_every_steps": 100,
         }
     )
 
 
 def run(objective: Any, settings: Training, run_dir: Path, **changes: Any) -> dict[str, float]:
-    return train(objective, settings.model_copy(update=changes), run_dir)
+    cadence = {"log_every_steps": 1, "validate_every_steps": 4, "checkpoint_every_steps": 100}
+    return train(objective, *changed(settings, COMPUTE, **cadence | changes), run_dir)
 
 
 class Product:
