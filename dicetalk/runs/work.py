@@ -25,6 +25,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
 from dicetalk.launch import is_main_process, is_started_process
 from dicetalk.progress import log
+from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import Declaration, read_declaration
@@ -66,20 +67,15 @@ def stage_work(name: str, resume: Resume, also: Sequence[Any] = ()) -> Iterator[
         also: what decides the result besides what is declared, such as networks that this machine lacks.
 
     Raises:
-        DicetalkError: when the code of unfinished work has changed and `resume` is `stop`, or another process
-            runs the stage.
+        DicetalkError: when the code of unfinished work has changed and `resume` is `stop`, another process
+            runs the stage, or what the stage is made of changed while it ran.
     """
     if is_started_process():  # the process that started this one holds the lock
         folder = Path(os.environ[FOLDER_VARIABLE])
         yield Work(folder, _code_changes(folder))
         return
     declaration = read_declaration(name)
-    made_of = {
-        "code": code_digests(declaration.code),
-        "params": declaration.params,
-        "inputs": content_hashes(declaration.inputs),
-        "also": list(also),
-    }
+    made_of = _made_of(declaration, also)
     folder = RUNS / f"{_prefix(name)}{_key(made_of)}"
     if not is_main_process():  # of torchrun or accelerate launch: the main one looks after the folder
         yield Work(folder, [])
@@ -93,11 +89,34 @@ def stage_work(name: str, resume: Resume, also: Sequence[Any] = ()) -> Iterator[
             yield Work(folder, changes)
         finally:
             del os.environ[FOLDER_VARIABLE]
+        _check_unchanged(name, made_of, also)
         _note_code_changes(declaration, changes)
         if is_as_recorded(declaration):
             shutil.rmtree(folder)
         else:
-            write_json(folder / FINISHED, {"stage": name, "entry": entry_digest(name)})
+            write_checked(folder / FINISHED, {"stage": name, "entry": entry_digest(name)})
+
+
+def _made_of(declaration: Declaration, also: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "code": code_digests(declaration.code),
+        "params": declaration.params,
+        "inputs": content_hashes(declaration.inputs),
+        "also": list(also),
+    }
+
+
+def _check_unchanged(name: str, made_of: dict[str, Any], also: Sequence[Any]) -> None:
+    """Refuse a result whose code, parameters or inputs were edited while the stage ran.
+
+    DVC would record it as made of what is there now.
+    """
+    now = _made_of(read_declaration(name), also)
+    if changed := [part for part in made_of if made_of[part] != now[part]]:
+        raise DicetalkError(
+            f"{_differences(made_of, now, changed)} changed while {name} ran, so its result is not recorded. "
+            "Undo the change to keep the work, or keep the change, and run the same command again."
+        )
 
 
 def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> None:
@@ -132,7 +151,7 @@ def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> N
     if (folder / FINISHED).is_file():
         log(f"{name}: {folder} is finished, but DVC was stopped before it recorded it; taking it over")
         (folder / FINISHED).unlink()
-    if not (folder / MADE_OF).is_file():
+    if _read_made_of(folder) is None:  # new, or damaged: its name says that it is made of this
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / MADE_OF, made_of)
     for leftover in list(folder.rglob(".*")):
@@ -143,8 +162,25 @@ def _others(name: str, folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return the stage's other folders and what they were made of, the newest first."""
     pattern = re.compile(re.escape(_prefix(name)) + r"[0-9a-f]{12}")
     found = [path for path in RUNS.glob(f"{_prefix(name)}*") if pattern.fullmatch(path.name)]
-    found = [path for path in found if path != folder and (path / MADE_OF).is_file()]
-    return [(path, read_json(path / MADE_OF)) for path in sorted(found, key=_age)]
+    others = []
+    for path in sorted(found, key=_age):
+        if path == folder:
+            continue
+        if (its := _read_made_of(path)) is not None:
+            others.append((path, its))
+        else:
+            log(f"{name}: {path / MADE_OF} is missing or damaged; not going on with {path}, remove it")
+    return others
+
+
+def _read_made_of(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder is made of, and the code changes; None unless it agrees with the folder's name."""
+    try:
+        content = json.loads((folder / MADE_OF).read_bytes())
+        key = _key({part: content[part] for part in ("code", "params", "inputs", "also")})
+        return content if folder.name.endswith(key) else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _age(folder: Path) -> float:
@@ -154,8 +190,8 @@ def _age(folder: Path) -> float:
 def _remove_recorded() -> None:
     """Remove finished work of all stages whose results DVC has recorded since."""
     for marker in RUNS.glob(f"*/{FINISHED}"):
-        finished = read_json(marker)
-        if entry_digest(finished["stage"]) != finished["entry"]:
+        finished = read_checked(marker)
+        if finished is not None and entry_digest(finished["stage"]) != finished["entry"]:
             shutil.rmtree(marker.parent)
 
 
@@ -206,7 +242,7 @@ def _key(made_of: dict[str, Any]) -> str:
 
 
 def _code_changes(folder: Path) -> list[str]:
-    return read_json(folder / MADE_OF).get(CODE_CHANGES, []) if (folder / MADE_OF).is_file() else []
+    return (_read_made_of(folder) or {}).get(CODE_CHANGES, [])
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], parts: list[str]) -> str:
