@@ -54,7 +54,7 @@ MOMENTS = {
         ("output", "after|outputs/measured|SIGTERM|stage"),
     ],
 }
-# The folder that is full, the stage that finds out, and the kilobytes left when it begins.
+# The folder that is full, the stage that finds out, and the KiB left when it begins.
 FULL = [
     ("runs", "clips", 160),
     ("runs", "encode", 16),
@@ -158,7 +158,8 @@ def without_lock(project: Project) -> None:
 
 def deaths_of_dvc() -> Iterator[Fault]:
     """DVC dies between the end of a stage and its entry in `dvc.lock`."""
-    for stage, moments in {"train": DVC_MOMENTS, "clips": DVC_MOMENTS[:3], "encode": DVC_MOMENTS[1:3]}.items():
+    chosen = {"train": DVC_MOMENTS, "clips": DVC_MOMENTS[:3], "encode": DVC_MOMENTS[1:3]}
+    for stage, moments in chosen.items():
         for number, moment in enumerate(moments):
             half = moment == "lock-half-written"
             yield Fault(
@@ -170,10 +171,10 @@ def deaths_of_dvc() -> Iterator[Fault]:
 
 def full_disks() -> Iterator[Fault]:
     """A file system without room for what the stage writes; then there is room."""
-    for number, (name, stage, kilobytes) in enumerate(FULL):
+    for number, (name, stage, spare_kib) in enumerate(FULL):
 
-        def fill(project: Project, name: str = name, kilobytes: int = kilobytes) -> None:
-            full_disk(project.folder / name, kilobytes)
+        def fill(project: Project, name: str = name, spare_kib: int = spare_kib) -> None:
+            full_disk(project.folder / name, spare_kib)
 
         def free(project: Project, name: str = name) -> None:
             free_space(project.folder / name)

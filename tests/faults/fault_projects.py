@@ -1,4 +1,4 @@
-"""Projects to break: a tiny pipeline of the real machinery at each of its stages, and a finished smoke run."""
+"""Projects to break: a tiny pipeline of the real machinery, at each stage, and a finished smoke run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ TINY = Path(__file__).parent / "tiny"
 STAGES = ("clips", "encode", "train", "measure")
 NUM_CLIPS, CLIPS_PER_SHARD = 8, 2
 CHECKPOINT_STEPS = 4
+PAGE_BYTES = 4096
 # An edit that changes the result of the training.
 CODE_EDIT = ("stages/tiny_train.py", "x.sum(dim=1, keepdim=True)", "x.mean(dim=1, keepdim=True)")
 # Finished trainings that are done in another way than the others.
@@ -82,12 +83,13 @@ class Templates:
     """Finished projects, made when first asked for, to be copied and broken.
 
     Args:
-        folder: where they and the copies are.
+        folder: where they and the copies are; templates that lie there already are used.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._made: dict[str, Project] = {}
+        names = (*(f"before-{stage}" for stage in STAGES), "finished", *VARIANTS, "tracked", "smoke")
+        self._made = {name: Project(folder / name) for name in names if (folder / name / ".kept").exists()}
         self._lock = threading.RLock()
 
     def get(self, name: str) -> Project:
@@ -130,10 +132,12 @@ class Templates:
 
     def _make_smoke(self) -> None:
         self._made["smoke"] = finished_smoke_run(REPOSITORY, self.folder / "smoke")
+        (self.folder / "smoke/.kept").touch()
 
     def _keep(self, project: Project, name: str) -> None:
         shutil.copytree(project.folder, self.folder / name, symlinks=True)
         (self.folder / name / "work.log").unlink(missing_ok=True)
+        (self.folder / name / ".kept").touch()
         self._made[name] = Project(self.folder / name)
 
 
@@ -152,18 +156,19 @@ def contents(project: Project, outs: list[str]) -> dict[str, str]:
     return hashes
 
 
-def full_disk(folder: Path, kilobytes: int) -> None:
-    """Put a file system of a few kilobytes at a folder, with what the folder holds."""
+def full_disk(folder: Path, spare_kib: int) -> None:
+    """Put a file system at a folder that has room for what the folder holds and little more."""
     kept = folder.with_name(f"{folder.name}.kept")
-    if folder.exists():
-        folder.rename(kept)
+    folder.mkdir(exist_ok=True)
+    folder.rename(kept)
     folder.mkdir()
+    pages = [-(-path.stat().st_size // PAGE_BYTES) for path in kept.rglob("*") if path.is_file()]
+    size_kib = (sum(pages) * PAGE_BYTES) // 1024 + spare_kib
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "dicetalk-test", str(folder)], check=True
+        ["mount", "-t", "tmpfs", "-o", f"size={max(size_kib, 4)}k", "dicetalk-test", str(folder)], check=True
     )
-    if kept.exists():
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        shutil.rmtree(kept)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    shutil.rmtree(kept)
 
 
 def free_space(folder: Path) -> None:

@@ -11,10 +11,9 @@ BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 def table(verdicts: list[Verdict]) -> str:
     """Return Markdown: a row for each kind of fault and place."""
-    rows = [
-        "| kind of fault | place | injected | same bits | told and repaired | wrong | stopped | lost work | tracebacks |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["kind of fault", "place", "injected", "same bits", "told and repaired", "wrong", "stopped"]
+    columns += ["lost work", "tracebacks"]
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     cells = list(dict.fromkeys((verdict.kind, verdict.place) for verdict in verdicts))
     for kind, place in cells:
         rows.append(_row(kind, place, [v for v in verdicts if (v.kind, v.place) == (kind, place)]))

@@ -277,9 +277,7 @@ def _differences(fault: Fault, project: Project, templates: Templates) -> list[s
     expected = contents(reference, outs)
     expected = fault.expected(project, expected) if fault.expected else expected
     found = contents(project, outs)
-    wrong = [
-        name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)
-    ]
+    wrong = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
     lock = load_yaml(project.folder / "dvc.lock").get("stages", {})
     for stage in stages:
         if stage not in lock:

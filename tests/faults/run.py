@@ -1,4 +1,4 @@
-"""Inject faults and print what came of each: `python tests/faults/run.py [--only TEXT] [--smoke] [--table]`."""
+"""Inject faults and print what came of each: `python tests/faults/run.py [--only TEXT] [--table PAGE]`."""
 
 from __future__ import annotations
 

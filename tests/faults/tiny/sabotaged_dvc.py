@@ -12,7 +12,7 @@ from dvc.dvcfile import Lockfile
 from dvc.stage import Stage
 
 MOMENT = os.environ["DVC_FAULT"]
-save_outs, commit, dump = Stage.save_outs, Stage.commit, Lockfile.dump
+save_outs, commit, dump = Stage.save_outs, Stage.commit, Lockfile.dump_stages
 
 
 def die() -> None:
@@ -42,6 +42,6 @@ def dumping(self, *arguments, **options):
     die()
 
 
-Stage.save_outs, Stage.commit, Lockfile.dump = saving, committing, dumping
+Stage.save_outs, Stage.commit, Lockfile.dump_stages = saving, committing, dumping
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

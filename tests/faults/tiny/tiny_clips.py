@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.tiny_face import SquareTracker
+from stages.tiny_sabotage import done, install
+
 from dicetalk.config import load_params
 from dicetalk.data import clip, track
 from dicetalk.files import write_json
 from stages import run
-from stages.tiny_face import SquareTracker
-from stages.tiny_sabotage import done, install
 
 install()  # also in the processes of the pool, which import this module
 preprocess_clip = clip.preprocess_clip

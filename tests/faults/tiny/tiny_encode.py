@@ -7,12 +7,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from stages.tiny_sabotage import done, install
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
 from stages import run
-from stages.tiny_sabotage import done, install
 
 install()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from stages.tiny_sabotage import done, install
 
 from dicetalk.config import load_params
 from dicetalk.data.shards import read_samples
@@ -13,7 +14,6 @@ from dicetalk.evaluation.observations import Store
 from dicetalk.files import atomic_directory, sha256_file, write_json
 from dicetalk.runs.work import stage_work
 from stages import run
-from stages.tiny_sabotage import done, install
 
 install()
 

@@ -2,8 +2,8 @@
 
 `FAULT_AT=<moment>|<pattern>|<signal>|<target>`: once in a project, when a path that matches is about to get
 its name by `os.replace` (`before`; `half`: and its largest file is cut, as in the midst of writing), has got
-it (`after`), or is half removed by `shutil.rmtree` (`removing`), the process sends `signal` to `stage` (itself)
-or `group`.
+it (`after`), or is half removed by `shutil.rmtree` (`removing`), the process sends `signal` to itself
+(`stage`) or to its `group`.
 """
 
 from __future__ import annotations

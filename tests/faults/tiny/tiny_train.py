@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.tiny_sabotage import done, install
+
 from dicetalk.config import load_params
 from dicetalk.files import atomic_directory, write_json
 from dicetalk.launch import is_main_process, start_processes
 from dicetalk.runs.work import stage_work
 from stages import run
-from stages.tiny_sabotage import done, install
 
 
 def make_objective(encoded: Path):
