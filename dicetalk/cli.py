@@ -125,14 +125,15 @@ def preprocess(
     Example: `dicetalk preprocess --input recordings --output processed`
     """
     from dicetalk.config import load_params
-    from dicetalk.data.preprocess import preprocess_folder
+    from dicetalk.data.preprocess import preprocess_folder, stop_after_crashes
     from dicetalk.errors import DicetalkError
 
     if output.exists() and any(output.iterdir()) and not (output / "summary.json").is_file():
         raise DicetalkError(f"{output} holds files this program did not write; choose another --output.")
     loaded = load_params(params)
-    preprocess_folder(source, output, loaded.preprocess, loaded.compute.preprocess)
+    summary = preprocess_folder(source, output, loaded.preprocess, loaded.compute.preprocess)
     typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
+    stop_after_crashes(summary)
 
 
 @app.command()

@@ -6,6 +6,7 @@ emotion and level, mode V the embedding of a reference video, mode A the embeddi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
 from dicetalk.portrait import Portrait, read_portrait
-from dicetalk.precision import autocast, compute_device
+from dicetalk.precision import autocast, compute_device, fixed_threads
 from dicetalk.training.priors import PRIORS_FILE, load_priors, prior_name
 
 
@@ -231,17 +232,18 @@ def generate_one(
     keys = ("size_px", "crop_margin", "mask_area", "min_face_score")
     portrait = read_portrait(image, **{key: model.settings[key] for key in keys})
     samples = read_audio(audio, SAMPLE_RATE_HZ)
-    speech = model.speech.encode(samples)
-    if emotion is not None:
-        prior = model.mixed_prior(parse_emotion(emotion, level))
-        settings = at_level(settings, level)
-    elif reference_video is not None:
-        prior = prior_of_video(model, reference_video)
-    else:
-        prior = prior_of_speech(model, speech)
-    num_frames = len(speech) // (TOKENS_PER_TICK * model.frame_stride)
-    request = Request(portrait, speech, prior, num_frames, settings.seed)
-    frames = generate_frames(model, [request], settings)[0]
+    with fixed_threads(os.cpu_count() or 1):  # of this machine, whatever the environment allows
+        speech = model.speech.encode(samples)
+        if emotion is not None:
+            prior = model.mixed_prior(parse_emotion(emotion, level))
+            settings = at_level(settings, level)
+        elif reference_video is not None:
+            prior = prior_of_video(model, reference_video)
+        else:
+            prior = prior_of_speech(model, speech)
+        num_frames = len(speech) // (TOKENS_PER_TICK * model.frame_stride)
+        request = Request(portrait, speech, prior, num_frames, settings.seed)
+        frames = generate_frames(model, [request], settings)[0]
     write_result(output, frames, samples, model.settings["fps"], model.provenance(settings))
 
 

@@ -70,11 +70,22 @@ def start_processes(module: str, num_processes: int) -> bool:
     return True
 
 
-def _end_with_parent() -> None:
-    """Let the kernel end this process when the one that started it is killed and cannot do so itself."""
-    if is_started_process() and sys.platform == "linux":
+def end_with(parent: int) -> None:
+    """Let the kernel end this process when the one that started it is killed and cannot do so itself.
+
+    Linux only. The kernel goes by the thread that started this process.
+
+    Args:
+        parent: process id of the one that started this one.
+    """
+    if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != int(os.environ[PARENT]):
+        if os.getppid() != parent:
             sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    if is_started_process():
+        end_with(int(os.environ[PARENT]))

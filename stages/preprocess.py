@@ -14,12 +14,13 @@ def main() -> None:
     params = load_params()
     dataset = chosen_dataset(params.index.names(), str(__doc__))
 
-    from dicetalk.data.preprocess import preprocess_index
+    from dicetalk.data.preprocess import preprocess_index, stop_after_crashes
 
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
     summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
+    stop_after_crashes(summary)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_models
+from threads import allowed_threads, threads_in_use
 
-from dicetalk import split_generation
+from dicetalk import generation, split_generation
 from dicetalk.config import Generate, GenerateCompute, Speech, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.media import probe, read_audio, read_video
@@ -189,6 +190,29 @@ def test_emotion_and_reference_video_together_are_refused(
 ):
     with pytest.raises(DicetalkError, match="not both"):
         generate_one(model, tmp_path, tmp_path, tmp_path, settings, emotion="happy", reference_video=tmp_path)
+
+
+def test_one_video_takes_the_threads_of_the_machine_whatever_is_allowed(
+    model, settings, tmp_path: Path, monkeypatch
+):
+    seen = []
+    tokens, portrait = (
+        np.zeros((24, 1, 6), np.float32),
+        Portrait(np.zeros((64, 64, 3), np.uint8), (8, 8, 48, 48)),
+    )
+    monkeypatch.setattr(generation, "read_portrait", lambda path, **_: portrait)
+    monkeypatch.setattr(generation, "read_audio", lambda path, rate: np.zeros(7680, np.float32))
+    monkeypatch.setattr(model.speech, "encode", lambda samples: seen.append(threads_in_use()) or tokens)
+
+    def record(used: TalkingModel, requests: list[Request], chosen: Generate) -> np.ndarray:
+        seen.append(threads_in_use())
+        return np.zeros((1, 12, 64, 64, 3), np.uint8)
+
+    monkeypatch.setattr(generation, "generate_frames", record)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with allowed_threads(4):
+        generate_one(model, tmp_path, tmp_path, tmp_path / "out.mp4", settings, emotion="happy")
+    assert seen == 2 * [{"blas": 1, "torch": 2}]
 
 
 def test_portrait_of_a_photograph(shared_dir: Path):

@@ -39,6 +39,7 @@ from dicetalk.data import (
     track,
 )
 from dicetalk.data.disk import report_need
+from dicetalk.data.earlier import REJECTED, Earlier
 from dicetalk.data.folder import index_folder
 from dicetalk.data.index import read_index
 from dicetalk.data.results import Results, log_summary
@@ -56,12 +57,16 @@ def preprocess_index(
 ) -> dict[str, Any]:
     """Preprocess the clips of an index file; resumes from `runs/preprocess-<set>/` after an interruption.
 
+    The output may be deleted before the next run, as DVC does: hard links to its files stay in
+    `runs/preprocess-<set>-earlier/`.
+
     Returns:
-        The summary that is also written to `summary.json`.
+        See `run_preprocess`.
     """
     table, raw_root = read_index(index)
     run_dir = Path("runs") / f"preprocess-{index.stem}"
-    return run_preprocess(table, raw_root, output, settings, compute, run_dir)
+    earlier = run_dir.with_name(f"{run_dir.name}-earlier")
+    return run_preprocess(table, raw_root, output, settings, compute, run_dir, earlier)
 
 
 def preprocess_folder(
@@ -79,21 +84,25 @@ def run_preprocess(
     settings: Preprocess,
     compute: PreprocessCompute,
     run_dir: Path,
+    earlier: Path | None = None,
 ) -> dict[str, Any]:
     """Preprocess the rows of an index table.
 
     Args:
         table: one row per clip, see `dicetalk.data.index`.
         raw_root: folder the table's paths are relative to; only read.
-        output: the processed folder; replaced as a whole when everything is done. Clips that it already holds
-            and that would come out the same are taken from it.
+        output: the processed folder; replaced as a whole when everything is done.
         settings: section `preprocess` of the parameters.
         compute: where clips are worked on, `compute.preprocess`.
         run_dir: where the results of finished clips wait, under a hash of all they depend on. A killed run
             that is started again does not redo them. Removed at the end, but for a list of the hashes.
+        earlier: folder for hard links to the output, from which the next run takes the clips that would come
+            out the same; when missing, it takes them from the output itself.
 
     Returns:
-        Counts: `indexed`, `kept`, `rejected`, `kept_seconds`, `reasons`.
+        What is written to `summary.json`: `indexed`, `kept`, `rejected`, `kept_seconds`, `reasons`; and what
+        says nothing about the output and so is no part of it: `recovered`, how many clips crashed in this run
+        and were done at a second try; `newly_crashed`, see `stop_after_crashes`.
 
     Raises:
         DicetalkError: when two clips share an id, none is kept, the disk is full, or another process is at
@@ -108,16 +117,37 @@ def run_preprocess(
     common = [settings.model_dump(exclude=OF_THE_SET), networks, _code_digest()]
     keys = {row["clip_id"]: _key(row, raw_root, common) for row in rows}
     with _alone(run_dir), explaining_full_disk():
-        results = Results(run_dir, output, keys, settings.clips_per_shard)
-        summary = results.finished_summary()
+        before = Earlier(earlier or output, run_dir.with_name(f"{run_dir.name}-ledger.json"))
+        results = Results(run_dir, output, before, keys, settings.clips_per_shard)
+        summary, recovered = results.finished_summary(), 0
         if summary is None:
-            _process(rows, results, raw_root, settings, compute, output.name)
-            summary = results.pack(output)
+            recovered = _process(rows, results, raw_root, settings, compute, output.name)
+            summary = results.pack()
         results.clear()
+    summary |= {"recovered": recovered, "newly_crashed": results.newly_crashed}
     log_summary(output, summary)
     if not summary["kept"]:
-        raise DicetalkError(f"No clip of {raw_root} could be used; {output / 'rejected.csv'} says why.")
+        raise DicetalkError(f"No clip of {raw_root} could be used; {output / REJECTED} says why.")
     return summary
+
+
+def stop_after_crashes(summary: dict[str, Any]) -> None:
+    """Raise, after all is written, when clips crashed twice that had not in the run before.
+
+    So nobody overlooks it: it may be the machine. The same command again accepts what crashes again.
+
+    Args:
+        summary: what `run_preprocess` returned.
+
+    Raises:
+        DicetalkError: with what to do.
+    """
+    if count := summary["newly_crashed"]:
+        raise DicetalkError(
+            f"{count} of {summary['indexed']} clips crashed, also alone. If that is too many, look for what "
+            "is wrong with the machine, such as too little memory. Then run the same command again: it works "
+            "on these clips only, and does without those that crash once more."
+        )
 
 
 def _process(
@@ -127,13 +157,13 @@ def _process(
     settings: Preprocess,
     compute: PreprocessCompute,
     name: str,
-) -> None:
-    """Work on the clips that have no result yet."""
+) -> int:
+    """Work on the clips that have no result yet; return how many crashed and were done at the second try."""
     todo = [row for row in rows if not results.has(row["clip_id"])]
     if len(todo) < len(rows):
         log(f"preprocess {name}: {len(rows) - len(todo)} of {len(rows)} clips are already done")
     if not todo:
-        return
+        return 0
     report_need(todo, raw_root, settings, results.run_dir)
     work = partial(
         finish_clip,
@@ -149,9 +179,8 @@ def _process(
         results.give_up(job[0]["clip_id"], how)
 
     if compute.scheduler == "local":
-        scheduler.run_local(work, jobs, compute.workers, f"preprocess {name}", give_up)
-    else:
-        scheduler.run_dask(work, jobs, compute.scheduler, f"preprocess {name}", give_up)
+        return scheduler.run_local(work, jobs, compute.workers, f"preprocess {name}", give_up)
+    return scheduler.run_dask(work, jobs, compute.scheduler, f"preprocess {name}", give_up)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 
 from dicetalk.config import Speech
 from dicetalk.errors import DicetalkError
+from dicetalk.precision import fixed_threads
 
 SAMPLE_RATE_HZ = 16_000
 TOKENS_PER_SECOND = 50
@@ -55,6 +56,7 @@ class LogMelSpeech:
     def __init__(self, num_mels: int):
         self.channels = num_mels
 
+    @fixed_threads()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Encode as documented in `SpeechEncoder`."""
         import librosa

@@ -14,6 +14,7 @@ from dicetalk.evaluation.clips import samples_of, video_source
 from dicetalk.evaluation.folders import compare_media, find_videos, read_labels
 from dicetalk.evaluation.session import Evaluation, Session
 from dicetalk.evaluation.systems import FLOORS
+from dicetalk.precision import fixed_threads
 
 
 def evaluate_any(
@@ -56,6 +57,7 @@ def evaluate_any(
         return evaluate_folders(systems, real, evaluators, settings, threads, folder_of_work)
 
 
+@fixed_threads()
 def evaluate_generated(
     generated: Path, processed: Path, evaluators: Path, settings: Evaluate, threads: int, work: Path
 ) -> Evaluation:
@@ -98,6 +100,7 @@ def evaluate_generated(
     return session.conclude(videos, real, references)
 
 
+@fixed_threads()
 def evaluate_folders(
     generated: Mapping[str, Path], real: Path, evaluators: Path, settings: Evaluate, threads: int, work: Path
 ) -> Evaluation:

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
 from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
@@ -65,8 +64,9 @@ class Evaluation:
 class Session:
     """Loaded networks, and what went wrong so far.
 
-    Clips are measured by several threads, each computing on one core, so that numbers do not depend on how
-    many threads there are. What was measured lies in `work`; the same evaluation takes it up again.
+    Clips are measured by several threads, each computing on one core within `fixed_threads`, so that numbers
+    do not depend on how many threads there are. What was measured lies in `work`; the same evaluation takes
+    it up again.
 
     Args:
         evaluators: folder of the in-domain metric networks.
@@ -76,7 +76,6 @@ class Session:
     """
 
     def __init__(self, evaluators: Path, settings: Evaluate, threads: int, work: Path) -> None:
-        torch.set_num_threads(1)
         cv2.setNumThreads(1)
         self.settings, self.threads = settings, threads
         self.protocol = load_protocol(settings.protocol)
@@ -292,5 +291,7 @@ class Session:
         self, function: Callable[[Any], Any], items: Sequence[Any], label: str, threads: int | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Yield `(item, function(item))` in order, computed by `threads` or `self.threads` threads."""
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or self.threads) as pool:
+        with ThreadPoolExecutor(
+            threads or self.threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)

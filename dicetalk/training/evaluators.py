@@ -13,7 +13,7 @@ from dicetalk.evaluation.clips import load_processed
 from dicetalk.evaluation.networks import SIZE_PX
 from dicetalk.evaluation.store import save_network
 from dicetalk.files import atomic_directory, sha256_file
-from dicetalk.precision import compute_device
+from dicetalk.precision import compute_device, fixed_threads
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
@@ -32,6 +32,7 @@ OBJECTIVES: dict[str, type] = {
 TIMINGS = ("seconds_per_step", "data_wait_fraction")  # they differ between runs, metric files must not
 
 
+@fixed_threads()  # but for the networks, whose number `train` sets
 def train_evaluators(
     settings: Evaluators,
     compute: TrainingCompute,

@@ -14,6 +14,7 @@ from dicetalk.config_recipe import PretrainParams
 from dicetalk.files import atomic_directory, atomic_path, write_json
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.phonemes import PhonemeEncoder
+from dicetalk.precision import fixed_threads
 from dicetalk.training.autoencoder import AutoencoderObjective
 from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet
 from dicetalk.training.checkpoint import read_log, write_curves
@@ -38,6 +39,7 @@ def run_clips(params: PretrainParams, work: Path) -> None:
         np.save(temporary, frames)
 
 
+@fixed_threads()
 def run_speech(params: PretrainParams, work: Path, run_dir: Path) -> None:
     """Train the speech encoder and save it to `speech_encoder/`."""
     objective = PhonemeObjective(params.speech)
@@ -47,6 +49,7 @@ def run_speech(params: PretrainParams, work: Path, run_dir: Path) -> None:
     _save(work / "speech_encoder", objective.encoder, run_dir, metrics)
 
 
+@fixed_threads()
 def run_autoencoder(params: PretrainParams, work: Path, run_dir: Path) -> None:
     """Train the autoencoder and save it to `vae/`."""
     objective = autoencoder_objective(params, np.load(work / "clips.npy", mmap_mode="r"))
@@ -71,6 +74,7 @@ def autoencoder_objective(params: PretrainParams, clips: np.ndarray) -> Autoenco
     )
 
 
+@fixed_threads()
 def run_unet(params: PretrainParams, work: Path, run_dir: Path) -> None:
     """Train the UNet and the image encoder on the autoencoder's latents and save them."""
     autoencoder = PatchAutoencoder.from_pretrained(work / "vae").eval()
@@ -138,6 +142,7 @@ def run_export(params: PretrainParams, work: Path) -> None:
         write_json(folder / "first_steps.json", first_steps(params))
 
 
+@fixed_threads()
 def first_steps(
     params: PretrainParams, num_people: int = 40, num_utterances: int = 80, num_steps: int = 2
 ) -> dict[str, list[float]]:

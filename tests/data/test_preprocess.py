@@ -8,49 +8,21 @@ from collections import namedtuple
 
 import pandas as pd
 import pytest
-from fake_face import COMPUTE, SETTINGS, SquareTracker, picture, row, write_clip
+from fake_face import COMPUTE, SETTINGS, picture, row, write_clip
 from filelock import FileLock
 
-from dicetalk.data import clip, scheduler, track
+from dicetalk.data import clip
 from dicetalk.data.disk import BYTES_PER_PIXEL, report_need
-from dicetalk.data.index import make_table, write_index
+from dicetalk.data.index import write_index
 from dicetalk.data.preprocess import preprocess_folder, preprocess_index, run_preprocess
 from dicetalk.data.shards import read_samples
 from dicetalk.errors import DicetalkError
+from dicetalk.files import read_json
 
 Usage = namedtuple("Usage", "total used free")
 
 
-@pytest.fixture(autouse=True)
-def squares_are_faces(monkeypatch):
-    """Replace the networks; only counting and bookkeeping are under test."""
-    monkeypatch.setattr(track, "FaceTracker", SquareTracker)
-    for module in (track, clip):
-        monkeypatch.setattr(module, "networks", lambda landmarks: (None, None, None))
-    monkeypatch.setattr("dicetalk.weights.fetch", lambda names: {})
-    monkeypatch.setattr(scheduler, "run_local", work_here)
-
-
-def work_here(work, jobs, workers, label, give_up):
-    """Stand in for the pool, whose processes would not know the stand-ins above."""
-    for job in jobs:
-        work(job)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """Three good clips, one without a face, one that is not there."""
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    for name in "abc":
-        write_clip(raw / f"{name}.mp4", lambda k, name=name: picture(40 + ord(name) % 7, 40), 12)
-    write_clip(raw / "d.mp4", lambda k: picture(side=0), 12)
-    names = "ecabd"
-    table = make_table(
-        row(clip_id=f"clip-{n}", video_path=f"{n}.mp4", audio_path=f"{n}.mp4", emotion="sad", level=2)
-        for n in names
-    )
-    return table, raw
+pytestmark = pytest.mark.usefixtures("squares_are_faces")
 
 
 def content(folder):
@@ -61,13 +33,15 @@ def test_every_clip_is_accounted_for(corpus, tmp_path):
     table, raw = corpus
     before = content(raw)
     summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
-    assert summary == {
+    counts = {
         "indexed": 5,
         "kept": 3,
         "rejected": 2,
         "kept_seconds": 1.44,
         "reasons": {"no_face": 1, "unreadable": 1},
     }
+    assert read_json(tmp_path / "out" / "summary.json") == counts
+    assert summary == counts | {"recovered": 0, "newly_crashed": 0}
     kept = pd.read_parquet(tmp_path / "out" / "kept.parquet")
     assert kept["clip_id"].tolist() == ["clip-a", "clip-b", "clip-c"]
     assert kept["shard"].tolist() == ["shard-000000.tar"] * 2 + ["shard-000001.tar"]
@@ -160,21 +134,6 @@ def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
     shard.write_bytes(shard.read_bytes() + b"0")
     run(some)
     assert seen == ["clip-a", "clip-c", "clip-d"]
-
-
-def test_a_crash_is_a_reason_and_tried_again(corpus, tmp_path, monkeypatch):
-    table, raw = corpus
-
-    def die_at_b(work, jobs, workers, label, give_up):
-        for job in jobs:
-            give_up(job, "exit status -11") if job[0]["clip_id"] == "clip-b" else work(job)
-
-    monkeypatch.setattr(scheduler, "run_local", die_at_b)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
-    assert summary["reasons"] == {"crashed": 1, "no_face": 1, "unreadable": 1}
-    assert "clip-b,crashed,exit status -11\n" in (tmp_path / "out" / "rejected.csv").read_text()
-    monkeypatch.setattr(scheduler, "run_local", work_here)
-    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")["kept"] == 3
 
 
 def test_an_unexpected_error_costs_one_clip_and_shows(corpus, tmp_path, monkeypatch, capsys):

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from changes import COMPUTE
+from threads import allowed_threads, threads_in_use
 
 from dicetalk.config import TrainEmbedder, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.tracking import Tracker
+from dicetalk.training import embedder_metrics
 from dicetalk.training.embedder import ReverseGradient, supervised_contrastive, train_embedder
 from dicetalk.training.embedder_metrics import clustering_strength, identity_probe_hits
 from dicetalk.training.embeddings import embed_clips
@@ -170,3 +172,18 @@ def test_embedding_many_clips_equals_embedding_each(trained):
 def test_a_single_person_is_always_named():
     vectors = np.random.default_rng(0).normal(size=(6, 3))
     assert identity_probe_hits(vectors, np.array(["M001"] * 6), np.arange(6)).all()
+
+
+def test_probes_are_fitted_on_one_thread_whatever_is_allowed(trained, monkeypatch):
+    mead, folder, _ = trained
+    seen = []
+
+    def record(train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray):
+        seen.append(threads_in_use())
+        return test_labels == train_labels[0]
+
+    monkeypatch.setattr(embedder_metrics, "probe_hits", record)
+    clips = [EncodedClips([mead], split) for split in ("train", "test")]
+    with allowed_threads(3):
+        embedder_metrics.embedder_metrics(EmotionEmbedder.from_pretrained(folder), *clips, seed=0)
+    assert seen and all(threads == {"blas": 1, "torch": 1} for threads in seen)

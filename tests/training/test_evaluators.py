@@ -3,13 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threads import allowed_threads, threads_in_use
 from toy_clips import toy_clip, toy_clips
 
 from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.store import load_network
 from dicetalk.labels import EMOTIONS
-from dicetalk.training import evaluators
+from dicetalk.training import evaluator_objectives, evaluators
 from dicetalk.training.augmentation import augment
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
@@ -69,6 +71,19 @@ def test_same_data_gives_the_same_bits_and_other_data_others(settings, toy_data,
     monkeypatch.setattr(evaluators, "load_processed", lambda folders, split, size_px: changed)
     second = train_evaluators(section, compute, [], tmp_path / "c", tmp_path / "runs_c")
     assert second["emotion"]["sha256"] != first["emotion"]["sha256"]
+
+
+def test_sound_is_analysed_on_one_thread_whatever_is_allowed(settings, toy_data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluators, "OBJECTIVES", {"sync": SyncObjective})
+    monkeypatch.setattr(
+        evaluator_objectives, "mfcc", lambda audio: seen.append(threads_in_use()) or mfcc(audio)
+    )
+    section, compute = settings
+    section = section.model_copy(update={"sync": section.sync.model_copy(update={"num_steps": 1})})
+    with allowed_threads(3):
+        train_evaluators(section, compute, [], tmp_path / "out", tmp_path / "runs")
+    assert seen and all(threads == {"blas": 1, "torch": 1} for threads in seen)
 
 
 def test_published_networks_are_refused(settings, tmp_path):
