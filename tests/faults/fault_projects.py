@@ -27,8 +27,8 @@ VARIANTS: dict[str, Callable[[Project], None]] = {
 }
 
 
-def make_tiny(folder: Path) -> Project:
-    """Make the tiny project, of which nothing has run yet."""
+def make_tiny(folder: Path, has_dvc: bool = True) -> Project:
+    """Make the tiny project, of which nothing has run yet; without DVC, no raw clips either."""
     project = Project(folder)
     unwanted = shutil.ignore_patterns("*.pyc", "__pycache__")
     shutil.copytree(REPOSITORY / "dicetalk", folder / "dicetalk", ignore=unwanted)
@@ -42,6 +42,8 @@ def make_tiny(folder: Path) -> Project:
         shutil.copy(REPOSITORY / name, folder)
     (folder / "smoke.yaml").rename(folder / "params.yaml")
     _set_params(project)
+    if not has_dvc:
+        return project
     _write_inputs(project)
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         project.run(*command)

@@ -3,11 +3,12 @@
 `FAULT_AT=<moment>|<pattern>|<signal>|<target>`: once in a project, when a path that matches is about to get
 its name by `os.replace` (`before`; `half`: and its largest file is cut, as in the midst of writing), has got
 it (`after`), or is half removed by `shutil.rmtree` (`removing`), the process sends `signal` to itself
-(`stage`) or to its `group`.
+(`stage`) or to its `group`. With `full`, nothing is sent: the disk is said to be full.
 """
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import shutil
@@ -52,6 +53,8 @@ def install() -> None:
             files = [p for p in (Path(source), *Path(source).rglob("*")) if p.is_file()]
             largest = max(files, key=lambda path: path.stat().st_size)
             os.truncate(largest, largest.stat().st_size // 2)
+        if hit and moment == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if hit and moment in ("before", "half"):
             fire()
         replace(source, destination, **options)
