@@ -1,4 +1,4 @@
-"""Writing files so that a killed process never leaves half a result, and naming content by hash."""
+"""Writing files so that neither a killed process nor a power cut leaves half a result; content by hash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def explaining_full_disk() -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on failure."""
+    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on failure.
+
+    The content is on the disk before it gets the name. That takes milliseconds.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
@@ -55,6 +58,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -62,7 +66,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory next to `path`; it replaces `path` on success and is removed on failure."""
+    """Yield a temporary directory next to `path`; it replaces `path` on success and is removed on failure.
+
+    Content and name are on the disk when the block has ended.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -74,11 +81,25 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def replace_directory(temporary: Path, path: Path) -> None:
-    """Give a finished directory its name; what had the name before is removed."""
+    """Bring a finished directory onto the disk and give it its name; what had the name before is removed."""
     temporary.chmod(0o755)
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            sync(Path(folder, name))
+        sync(Path(folder))
     if path.exists():
         shutil.rmtree(path)
     os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Return when the content of a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

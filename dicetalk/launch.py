@@ -1,14 +1,21 @@
-"""Starting a stage in several processes with PyTorch's elastic launcher, and knowing which one this is."""
+"""Starting a stage in several processes with PyTorch's elastic launcher; ending with whoever started this."""
 
 from __future__ import annotations
 
+import logging
 import os
+import select
 import signal
 import sys
+import threading
+from pathlib import Path
 
-from dicetalk.errors import DicetalkError
+from dicetalk.errors import DicetalkError, Stopped
 
 PARENT = "DICETALK_PARENT_PROCESS"  # of the processes of a distributed training
+DVC_STAGE = "DVC_STAGE"  # DVC sets it for what it starts
+SAVE_SECONDS = 1800  # what processes that were asked to stop have for a step and a checkpoint
+STOPPED_CODES = [128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
 
 
 def is_main_process() -> bool:
@@ -34,9 +41,11 @@ def start_processes(module: str, num_processes: int) -> bool:
 
     Raises:
         DicetalkError: when a process fails, which ends the others.
+        SystemExit: when a signal stopped this process or those it started; the main one of them has said so.
     """
     if "WORLD_SIZE" in os.environ:
-        _end_with_parent()
+        if is_started_process():
+            end_with_parent(int(os.environ[PARENT]))
         return False
     if num_processes == 1:
         return False
@@ -52,17 +61,23 @@ def start_processes(module: str, num_processes: int) -> bool:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         local_addr="localhost",
-        shutdown_timeout=10,
+        shutdown_timeout=SAVE_SECONDS,
+        signals_to_handle="SIGQUIT",  # the others are ours, see `dicetalk.signals`
     )
     os.environ[PARENT] = str(os.getpid())
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we report what matters
     try:
         elastic_launch(config, sys.executable)("-m", module, *sys.argv[1:])
     except ChildFailedError as error:
         first, failure = error.get_first_failure()
+        if failure.exitcode in STOPPED_CODES:
+            sys.exit(failure.exitcode)
         raise DicetalkError(
             f"process {first} of {num_processes} ended with exit code {failure.exitcode}; "
             "its message is above."
         ) from None
+    except Stopped as stopped:
+        sys.exit(stopped.code)
     except SignalException as error:
         sys.exit(128 + error.sigval)
     finally:
@@ -70,10 +85,10 @@ def start_processes(module: str, num_processes: int) -> bool:
     return True
 
 
-def end_with(parent: int) -> None:
-    """Let the kernel end this process when the one that started it is killed and cannot do so itself.
+def end_with_parent(parent: int) -> None:
+    """Let the kernel send SIGTERM to this process when its parent is killed and cannot do so itself.
 
-    Linux only. The kernel goes by the thread that started this process.
+    On Linux; elsewhere nothing happens.
 
     Args:
         parent: process id of the one that started this one.
@@ -86,6 +101,29 @@ def end_with(parent: int) -> None:
             sys.exit(1)
 
 
-def _end_with_parent() -> None:
-    if is_started_process():
-        end_with(int(os.environ[PARENT]))
+def end_with_dvc() -> None:
+    """Send this process SIGTERM when the `dvc` that runs it is killed, so that no stage goes on unseen.
+
+    DVC starts a stage by a shell. Some shells, dash for one, stay between the two and outlive DVC, so that
+    the kernel's signal of a dead parent would not come. On Linux; elsewhere nothing happens.
+    """
+    if sys.platform != "linux" or DVC_STAGE not in os.environ or is_started_process():
+        return
+    pid, started_by_dvc = os.getppid(), f"{DVC_STAGE}={os.environ[DVC_STAGE]}".encode()
+    try:
+        while started_by_dvc in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            pid = _parent(pid)
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # a kernel before 5.3, or a process of somebody else
+        return
+
+    def wait() -> None:
+        select.select([descriptor], [], [])  # readable when the process has ended
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="end with dvc").start()
+
+
+def _parent(pid: int) -> int:
+    # The name of the program, in brackets, may hold anything.
+    return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])

@@ -9,10 +9,8 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from dicetalk.generation import (
 from dicetalk.labels import NEUTRAL
 from dicetalk.portrait import Portrait
 from dicetalk.progress import track
+from dicetalk.workers import in_processes
 
 SYSTEMS = {"P": "ours", "V": "ours_v", "A": "ours_a"}
 REFERENCE_FRAME = 0
@@ -146,9 +145,10 @@ def generate_test_split(
         for batch in track(batches, "generate"):
             here.write(batch)
     elif batches:
-        context = get_context("spawn")  # a fork would inherit PyTorch's threads in any state
-        with ProcessPoolExecutor(compute.workers, context, _start_worker, arguments) as pool:
-            for _ in track(pool.map(_work, batches), "generate", total=len(batches)):
+        with in_processes(
+            compute.workers, _work, batches, prepare=_start_worker, arguments=arguments
+        ) as results:
+            for _ in track(results, "generate", total=len(batches)):
                 pass
     with atomic_directory(output) as folder:
         for job in jobs:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from dicetalk.config import PARAMS_FILE, Tracking, config_hash
-from dicetalk.errors import DicetalkError
+from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.files import sha256_file
 from dicetalk.progress import log
 
@@ -152,7 +152,9 @@ def stage_run(
     logged: BaseModel | Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[Tracker]:
-    """Open the run of one stage, nested in the pipeline's run; it ends FINISHED, or FAILED on an exception.
+    """Open the run of one stage, nested in the pipeline's run; it ends FINISHED, KILLED or FAILED.
+
+    KILLED is what a signal stopped, see `dicetalk.signals`; FAILED, any other exception.
 
     Args:
         stage: name of the stage, also of the run.
@@ -313,6 +315,9 @@ def _ending(tracker: MlflowTracker) -> Iterator[MlflowTracker]:
     try:
         yield tracker
         status = "FINISHED"
+    except (Stopped, KeyboardInterrupt):
+        status = "KILLED"
+        raise
     finally:
         tracker.end(status)
 

@@ -28,19 +28,36 @@ def chosen_dataset(names: list[str], description: str) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage, print how long it took, and turn a `DicetalkError` into its message and exit code 1."""
-    from dicetalk.errors import DicetalkError
+    """Run a stage and print how long it took, or in one line why it ended before.
+
+    The exit code is 1 after a `DicetalkError` and 128 + N after signal N, see `dicetalk.signals`.
+    """
+    from dicetalk.errors import DicetalkError, Stopped
     from dicetalk.files import write_json
-    from dicetalk.launch import is_main_process, is_started_process
+    from dicetalk.launch import end_with_dvc, is_main_process, is_started_process
     from dicetalk.progress import format_seconds, log
+    from dicetalk.runs.work import remove_leftovers, remove_recorded
+    from dicetalk.signals import handled
 
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
     started = time.monotonic()
     try:
-        main()
+        with handled():
+            end_with_dvc()
+            if "DVC_STAGE" in os.environ and is_main_process() and not is_started_process():
+                remove_recorded()
+                remove_leftovers(os.environ["DVC_STAGE"])
+            main()
     except DicetalkError as error:
         log(f"{stage}: {error}")
         sys.exit(1)
+    except Stopped as stopped:
+        if is_main_process():
+            log(f"{stage}: {stopped}")
+        sys.stdout.flush()
+        # Not `sys.exit`, which waits for threads that have work left. Of the processes of a training all but
+        # the main one end well: at a failure a launcher ends them all, and the main one may be saving.
+        os._exit(stopped.code if is_main_process() else 0)
     if not is_main_process() or is_started_process():
         return  # the one that started all processes reports
     seconds = time.monotonic() - started

@@ -33,8 +33,10 @@ PLUMBING = {
     "files",
     "launch",
     "progress",
+    "signals",
     "tracking",
     "weights",
+    "workers",
 }
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 

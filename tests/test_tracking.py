@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from dicetalk import tracking
 from dicetalk.config import Tracking
-from dicetalk.errors import DicetalkError
+from dicetalk.errors import DicetalkError, Stopped
+from dicetalk.signals import handled
 
 OFF = Tracking(uri=None, experiment="test", registered_model="test")
 SQLITE = Tracking(uri="sqlite", experiment="test", registered_model="test")
@@ -75,6 +77,19 @@ def test_failed_stage_continues_its_run_under_the_same_parent(client) -> None:
     assert [point.value for point in client.get_metric_history(first.run_id, "loss")] == [2.0, 1.0]
     assert client.get_run(first.run_id).info.status == client.get_run(parent_id).info.status == "FINISHED"
     assert client.get_run(changed.run_id).data.tags["mlflow.parentRunId"] == parent_id
+
+
+def test_a_stopped_stage_was_killed_and_continues_its_run(client) -> None:
+    with pytest.raises(Stopped), handled(), tracking.stage_run("train", SQLITE, LOGGED) as first:
+        first.log_metrics({"loss": 2.0}, 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+    parent_id = client.get_run(first.run_id).data.tags["mlflow.parentRunId"]
+    assert client.get_run(first.run_id).info.status == client.get_run(parent_id).info.status == "KILLED"
+    assert [point.value for point in client.get_metric_history(first.run_id, "loss")] == [2.0]
+    with tracking.stage_run("train", SQLITE, LOGGED) as second:
+        assert client.get_run(first.run_id).info.status == "RUNNING"
+    assert second.run_id == first.run_id
+    assert client.get_run(first.run_id).info.status == client.get_run(parent_id).info.status == "FINISHED"
 
 
 def test_flow_owns_the_parent(client) -> None:

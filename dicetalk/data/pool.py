@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from dicetalk.errors import DicetalkError
-from dicetalk.launch import end_with
+from dicetalk.launch import end_with_parent
 
 MAX_FAILED_STARTS = 3  # of each process, none having begun in between: then it is not bad luck
 END_SECONDS = 10.0
@@ -96,7 +96,7 @@ def _start(work: Callable[[Any], None]) -> tuple[Connection, BaseProcess]:
 def _serve(work: Callable[[Any], None], connection: Connection, parent: int) -> None:
     """Ask for jobs and do them until the pipe is closed; what a process of the pool runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends these
-    end_with(parent)
+    end_with_parent(parent)
     answer: Exception | None = None
     with suppress(EOFError, OSError):
         while True:

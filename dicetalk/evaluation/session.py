@@ -294,4 +294,8 @@ class Session:
         with ThreadPoolExecutor(
             threads or self.threads, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)
+            try:
+                yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # else it would finish all items first
+                raise

@@ -81,7 +81,7 @@ def stage_work(name: str, resume: Resume, also: Sequence[Any] = ()) -> Iterator[
         yield Work(folder, [])
         return
     with _alone(name):
-        _remove_recorded()
+        remove_recorded()
         _open(name, folder, made_of, resume)
         changes = _code_changes(folder)
         os.environ[FOLDER_VARIABLE] = str(folder)
@@ -187,7 +187,7 @@ def _age(folder: Path) -> float:
     return -folder.stat().st_mtime
 
 
-def _remove_recorded() -> None:
+def remove_recorded() -> None:
     """Remove finished work of all stages whose results DVC has recorded since."""
     for marker in RUNS.glob(f"*/{FINISHED}"):
         finished = read_checked(marker)

@@ -7,10 +7,8 @@ HDTF: fifteen annotation files and the videos the user has downloaded, `videos/<
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -27,6 +25,7 @@ from dicetalk.synthetic.performance import Performance, perform
 from dicetalk.synthetic.recording import write_m4a, write_mp4
 from dicetalk.synthetic.render import portrait_view
 from dicetalk.synthetic.sentences import SENTENCES
+from dicetalk.workers import in_processes
 
 MARKER = "SYNTHETIC.txt"
 SENTENCES_PER_CLASS = 30  # MEAD's count for all emotions but neutral, which has 40
@@ -156,6 +155,5 @@ def _in_parallel(work: Callable, jobs: list, folder: Path, workers: int, label: 
     """Run `work(job, folder)` for every job in `workers` processes; results come in the order of the jobs."""
     if workers == 1:
         return [work(job, folder) for job in track(jobs, label)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        results = pool.map(work, jobs, [folder] * len(jobs))
+    with in_processes(workers, work, jobs, [folder] * len(jobs)) as results:
         return list(track(results, label, total=len(jobs)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from dicetalk.config_recipe import PretrainClips
 from dicetalk.progress import track
 from dicetalk.synthetic.clips import training_takes
+from dicetalk.workers import in_processes
 
 
 def render_pool(clips: PretrainClips, workers: int) -> np.ndarray:
@@ -19,8 +19,8 @@ def render_pool(clips: PretrainClips, workers: int) -> np.ndarray:
     """
     size = (clips.size_px, clips.size_px, 3)
     frames = np.empty((clips.num_people, clips.num_takes, clips.num_frames, *size), np.uint8)
-    with ProcessPoolExecutor(workers) as pool:
-        results = pool.map(partial(_render, clips), range(clips.num_people), chunksize=16)
+    people, render = range(clips.num_people), partial(_render, clips)
+    with in_processes(workers, render, people) as results:
         for index, takes in enumerate(track(results, "render people", total=clips.num_people)):
             frames[index] = takes
     return frames.reshape(-1, *frames.shape[2:])

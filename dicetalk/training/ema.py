@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dicetalk.training.sharding import distributed_like
-
 
 class ExponentialMovingAverage:
     """Keeps a smoothed copy of the parameters of named modules; a decay of 0 follows them exactly.
@@ -56,10 +54,5 @@ class ExponentialMovingAverage:
                     parameter.copy_(trained[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged weights by name."""
+        """Return the averaged weights themselves by name."""
         return self.shadow
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over averaged weights of the same names and shapes."""
-        for name, value in self.shadow.items():
-            value.copy_(distributed_like(state[name], value))

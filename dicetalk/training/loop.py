@@ -2,7 +2,7 @@
 
 To resume, run the same command again. Batches, noise and dropout of a step derive from `(seed, step)`
 alone, and a checkpoint holds weights, EMA, optimiser and loop state, so a run killed anywhere ends in the
-same bits as an unbroken one.
+same bits as an unbroken one. A signal ends a training after the step, with a checkpoint.
 
 On N processes each evaluates its part of the batch (`dicetalk.training.parallel`) and gradients and logged
 numbers are averaged, so all hold the same weights at all times. The main one validates, reports and saves.
@@ -11,6 +11,7 @@ numbers are averaged, so all hold the same weights at all times. The main one va
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,14 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from dicetalk.config import Training, TrainingCompute
-from dicetalk.errors import DicetalkError
+from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.precision import resolve_precision, training_attention
 from dicetalk.progress import format_seconds, log
+from dicetalk.signals import deferred, requested
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import append_log, load_latest, save_checkpoint, truncate_log
 from dicetalk.training.ema import ExponentialMovingAverage
 from dicetalk.training.sharding import shard
 from dicetalk.training.timings import Speed
+
+STOP = "stop"  # among the numbers that processes exchange: the part of them that were asked to stop
 
 
 class Objective(Protocol):
@@ -59,6 +63,7 @@ class Tracker(Protocol):
         """Record a file or folder."""
 
 
+@deferred()
 def train(
     objective: Objective,
     settings: Training,
@@ -87,8 +92,9 @@ def train(
         The metrics of the last validation, and `seconds_per_step` and `data_wait_fraction`.
 
     Raises:
-        DicetalkError: when the loss or a gradient is not finite, on all processes alike, or when processes
-            and parameters do not go together.
+        DicetalkError: when the loss, a gradient or a weight is not finite, on all processes alike, when
+            processes and parameters do not go together, or when all checkpoints are damaged.
+        Stopped: after a signal, on all processes after the same step, when its checkpoint is complete.
     """
     # Initialize.
     from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -119,7 +125,7 @@ def train(
     ema = ExponentialMovingAverage(objective.modules, settings.ema_decay)
 
     # Load the latest checkpoint and truncate the log behind it.
-    step = load_latest(run_dir, objective.modules, ema, optimizer)
+    step, (averages, averaged) = load_latest(run_dir, objective.modules, ema, optimizer)
     if accelerator.is_main_process:
         truncate_log(run_dir, step)
     if step and accelerator.is_main_process:
@@ -127,14 +133,13 @@ def train(
 
     # Main training loop; reporting and saving come before the step, so the last step needs no special case.
     started, first_step, metrics = time.monotonic(), step, {}
-    averages: dict[str, float] = {}
-    averaged, speed, recent_speed = 0, Speed(), Speed()
+    stopping, speed, recent_speed = False, Speed(), Speed()
     while True:
         # Report status.
         if averaged and (step % compute.log_every_steps == 0 or step == settings.num_steps):
             report = {name: total / averaged for name, total in averages.items()}
             report["lr"] = optimizer.param_groups[0]["lr"]
-            seconds = (time.monotonic() - started) / (step - first_step)
+            seconds = (time.monotonic() - started) / max(step - first_step, 1)
             if accelerator.is_main_process:
                 append_log(run_dir, step, report)
                 log(_status(label, step, settings.num_steps, report, seconds, recent_speed))
@@ -143,8 +148,9 @@ def train(
                     tracker.log_metrics({f"train/{name}": value for name, value in report.items()}, step)
             averages, averaged, recent_speed = {}, 0, Speed()
 
-        # Validate with the averaged weights, and show what they generate.
-        if step == settings.num_steps or (step and step % compute.validate_every_steps == 0):
+        # Validate with the averaged weights, and show what they generate; if stopping, the next run does.
+        due = step == settings.num_steps or (step and step % compute.validate_every_steps == 0)
+        if due and not stopping:
             folder = run_dir / "samples" / f"step-{step:06d}"
             if sharded_units or accelerator.is_main_process:  # weights are gathered by all processes
                 through = trained if sharded_units else _call
@@ -165,11 +171,15 @@ def train(
                         tracker.log_artifact(folder, f"samples/{folder.name}")
 
         # Save a checkpoint.
-        due = step == settings.num_steps or step % compute.checkpoint_every_steps == 0
+        due = stopping or step == settings.num_steps or step % compute.checkpoint_every_steps == 0
         if due and step > first_step:
-            save_checkpoint(run_dir, step, objective.modules, ema, optimizer)
+            running = averages, averaged
+            keep = compute.keep_every_steps
+            save_checkpoint(run_dir, step, running, objective.modules, ema, optimizer, keep)
 
         # Done?
+        if stopping:
+            raise Stopped(requested() or signal.SIGTERM, step)
         if step == settings.num_steps:
             break
 
@@ -188,7 +198,9 @@ def train(
                 accelerator.backward(loss)  # divides by the number of micro-steps
             for name, value in {"loss": loss.item(), **logged}.items():
                 sums[name] = sums.get(name, 0.0) + value
+        sums[STOP] = float(requested() is not None)
         sums = parallel.mean(sums, accelerator.device)
+        stopping = sums.pop(STOP) > 0
         if not math.isfinite(sums["loss"]):
             raise DicetalkError(
                 f"{label}: the loss became {sums['loss']} at step {step} ({_format(sums)}). "

@@ -13,13 +13,15 @@ samples need `gather` (every sample against every other) or `total` (an average 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from dicetalk.errors import DicetalkError
+
+T = TypeVar("T")
 
 
 def num_processes() -> int:
@@ -96,6 +98,26 @@ def mean(numbers: dict[str, float], device: torch.device) -> dict[str, float]:
     values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
     dist.all_reduce(values)
     return dict(zip(numbers, (values / num_processes()).tolist(), strict=True))
+
+
+def chosen_by_main(choose: Callable[[], T]) -> T:
+    """Let the main process choose, and return its choice on all.
+
+    Raises:
+        DicetalkError: on all processes, when `choose` raised it.
+    """
+    if num_processes() == 1:
+        return choose()
+    choice: list[Any] = [None]
+    if process_index() == 0:
+        try:
+            choice = [choose()]
+        except DicetalkError as error:
+            choice = [error]
+    dist.broadcast_object_list(choice)
+    if isinstance(choice[0], DicetalkError):
+        raise choice[0]
+    return choice[0]
 
 
 class Trained(nn.Module):

@@ -7,11 +7,13 @@ either can continue the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from dicetalk.training.parallel import process_index
 
 
 def shard(module: nn.Module, units: Sequence[nn.Module]) -> None:
@@ -28,38 +30,27 @@ def shard(module: nn.Module, units: Sequence[nn.Module]) -> None:
     fully_shard(module)
 
 
-def gathered(values: Any) -> Any:
-    """Return nested mappings and lists with full tensors on the CPU; every process must call this."""
-    if isinstance(values, dict):
-        return {name: gathered(value) for name, value in values.items()}
-    if isinstance(values, list):
-        return [gathered(value) for value in values]
-    return values.full_tensor().cpu() if isinstance(values, DTensor) else values
+def gathered(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return full tensors on the CPU, on the main process alone; every process must call this.
+
+    What is whole, contiguous and on the CPU already is not copied.
+    """
+    full = {}
+    for name, value in values.items():
+        tensor = value.full_tensor() if isinstance(value, DTensor) else value
+        if process_index() == 0:
+            full[name] = tensor.cpu().contiguous()
+    return full
 
 
-def distributed_like(value: Tensor, example: Tensor) -> Tensor:
-    """Return this process's part of a full tensor, divided as `example` is; unsharded ones stay whole."""
-    if not isinstance(example, DTensor) or value.shape != example.shape:  # AdamW's step counts are scalars
-        return value
-    return distribute_tensor(value.to(example.device), example.device_mesh, example.placements)
+@torch.no_grad()
+def fill(target: Tensor, value: Tensor) -> None:
+    """Copy a full tensor into one of the same shape, of which this process may have a part."""
+    if isinstance(target, DTensor):
+        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+    target.copy_(value)
 
 
-def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load full weights into a sharded or unsharded module; missing and unexpected names are refused."""
-    expected = module.state_dict()
-    module.load_state_dict(
-        {k: distributed_like(v, expected[k]) if k in expected else v for k, v in weights.items()}
-    )
-
-
-def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
-    """Load an optimiser state with full tensors."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = {
-        index: {
-            name: distributed_like(v, parameters[index]) if isinstance(v, Tensor) else v
-            for name, v in values.items()
-        }
-        for index, values in state["state"].items()
-    }
-    optimizer.load_state_dict(state | {"state": moments})
+def own_part(value: Tensor) -> Tensor:
+    """Return what this process has of a tensor."""
+    return value.to_local() if isinstance(value, DTensor) else value

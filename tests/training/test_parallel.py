@@ -81,6 +81,18 @@ def test_all_processes_stop_at_a_loss_that_one_of_them_has(results: list[dict[st
         assert "the loss became inf at step 3" in result["nan"]
 
 
+def test_the_main_process_chooses_the_checkpoint_for_all(results: list[dict[str, Any]]) -> None:
+    """Of 8 steps the last 4 are lost, so 8 of 12 are done again."""
+    for result in results:
+        assert result["damaged"]["steps_again"] == 8
+        run_dir = f"{result['out']}/damaged"
+        assert result["damaged"]["message"] == (
+            f"{run_dir}/step-000012/ema.safetensors is damaged (0 bytes instead of 144); "
+            f"{run_dir}/step-000008/ema.safetensors is damaged (0 bytes instead of 144); "
+            f"no checkpoint is left, remove {run_dir} to start over."
+        )
+
+
 def test_a_batch_must_be_divisible(results: list[dict[str, Any]]) -> None:
     assert results[0]["odd"] == "trained"
     assert all("7 samples cannot be divided among 2 processes" in result["odd"] for result in results[1:])

@@ -70,6 +70,22 @@ def refused(repository: Path, run_dir: Path, **changes: object) -> str:
     return "trained"
 
 
+def resumed_from_damaged(repository: Path, run_dir: Path) -> dict[str, object]:
+    """Where training goes on when its newest checkpoint is damaged, and what it says when all are."""
+
+    def damage(step: int) -> None:
+        if parallel.process_index() == 0:
+            (run_dir / f"step-{step:06d}/ema.safetensors").write_bytes(b"")
+        parallel.gather(torch.zeros(1))  # wait for it
+
+    train_line(repository, run_dir, num_steps=8, checkpoint_every_steps=4)
+    damage(8)
+    resumed = {"steps_again": len(train_line(repository, run_dir, checkpoint_every_steps=4))}
+    damage(8)
+    damage(12)
+    return resumed | {"message": refused(repository, run_dir, checkpoint_every_steps=4)}
+
+
 def contrastive_gradient() -> tuple[float, list[float]]:
     """Loss and gradient with respect to a shared weight, averaged over processes as training does."""
     rng = torch.Generator().manual_seed(0)
@@ -147,6 +163,7 @@ def main(repository: Path, project: Path, out: Path) -> None:
         "contrastive": [loss, *gradient],
         "nan": refused(repository, out / "nan", nan_at=7),
         "odd": refused(repository, out / "odd", batch_size=7),
+        "damaged": resumed_from_damaged(repository, out / "damaged"),
         "wrong": refused(repository, out / "wrong", num_processes=3),
         "logs": {name: read_log(out / name) for name in logs},
     }
