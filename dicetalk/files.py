@@ -20,8 +20,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Return whether an error, of Python or of FFmpeg, means that the disk or the quota is full."""
-    return getattr(error, "errno", None) in DISK_FULL
+    """Return whether an error, of Python, FFmpeg or safetensors, means that the disk or the quota is full."""
+    in_words = any(f"(os error {number})" in str(error) for number in DISK_FULL)  # as Rust puts it
+    return in_words or getattr(error, "errno", None) in DISK_FULL
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Inject faults and print what came of each: `python tests/faults/run.py [--only TEXT] [--table PAGE]`."""
+"""Inject faults and print what came of each: `python tests/faults/run.py [--only EXPRESSION] [--table PAGE]`."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +20,14 @@ from fault_trial import Fault, Verdict, attempt, show, write_results  # noqa: E4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--only", default="", help="faults whose name matches this expression")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
     parser.add_argument("--folder", type=Path, help="where projects are made and failed trials stay")
     parser.add_argument("--results", type=Path, help="also write every verdict here, as JSON lines")
     parser.add_argument("--table", type=Path, help="write the table into this page")
     arguments = parser.parse_args()
-    faults = [fault for fault in all_faults() if arguments.only in fault.name]
+    faults = [fault for fault in all_faults() if re.search(arguments.only, fault.name)]
     if arguments.list:
         print("\n".join(fault.name for fault in faults))
         return
