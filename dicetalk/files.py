@@ -66,6 +66,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def noted_path(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, and note the sha256 of the content beside it, for `is_as_noted`."""
+    with atomic_path(path) as temporary:
+        yield temporary
+        with atomic_path(_note(path)) as note:
+            note.write_text(sha256_file(temporary), encoding="utf-8")
+
+
+def is_as_noted(path: Path) -> bool:
+    """Return whether a file is there and holds what `noted_path` wrote, unharmed by disks and copies."""
+    if not path.is_file() or not _note(path).is_file():
+        return False
+    return _note(path).read_text(encoding="utf-8", errors="replace") == sha256_file(path)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+@contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory next to `path`; it replaces `path` on success and is removed on failure.
 

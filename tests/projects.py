@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ class Project:
         """Change values of `params.yaml`; in a name, `__` stands for the dot of the key."""
         yaml = YAML(typ="safe", pure=True)
         path = self.folder / "params.yaml"
-        values = yaml.load(path.read_text())
+        values = json.loads(json.dumps(yaml.load(path.read_text())))  # aliases become sections of their own
         for key, value in changes.items():
             *sections, name = key.split("__")
             target = values
@@ -62,8 +63,6 @@ class Project:
 
     def changed(self) -> set[str]:
         """Stages that would run, whatever the reason."""
-        import json
-
         return set(json.loads(self.run("dvc", "status", "--json").strip().splitlines()[-1]))
 
 

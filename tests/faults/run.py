@@ -1,4 +1,4 @@
-"""Inject faults and print what came of each: `python tests/faults/run.py [--only EXPRESSION] [--table PAGE]`."""
+"""Inject faults and print what came of each: `python tests/faults/run.py [--only EXPRESSION]`."""
 
 from __future__ import annotations
 
