@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+from dicetalk.runs.edits import unedited
 from stages import chosen_dataset, run
 
 
@@ -18,7 +19,8 @@ def main() -> None:
 
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
-    summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
+    with unedited(f"preprocess@{dataset}"):
+        summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
     stop_after_crashes(summary)
 

@@ -47,6 +47,7 @@ from dicetalk.data.worker import finish_clip
 from dicetalk.errors import DicetalkError
 from dicetalk.files import explaining_full_disk, sha256_file
 from dicetalk.progress import log
+from dicetalk.runs.code import code_digest
 
 CODE = (clip, deinterlace, detect, faces, fan, geometry, landmarks, media, mp4, shards, track)
 OF_THE_SET = {"clips_per_shard"}  # parameters that say nothing about a single clip
@@ -214,7 +215,7 @@ def _check_ids(clip_ids: list[str]) -> None:
 
 def _code_digest() -> str:
     """Return a hash of the modules a clip's result depends on; a changed program trusts no old result."""
-    digests = "".join(sha256_file(Path(str(module.__file__))) for module in CODE)
+    digests = "".join(code_digest(Path(str(module.__file__))) for module in CODE)
     return hashlib.sha256(digests.encode()).hexdigest()
 
 

@@ -29,8 +29,8 @@ from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import Declaration, read_declaration
+from dicetalk.runs.edits import changed_keys, differences, refuse_edits
 from dicetalk.runs.recorded import entry_digest, is_as_recorded
-from dicetalk.tracking import flatten
 
 RUNS = Path("runs")
 FOLDER_VARIABLE = "DICETALK_RUN_FOLDER"  # tells the processes of a distributed training
@@ -89,7 +89,7 @@ def stage_work(name: str, resume: Resume, also: Sequence[Any] = ()) -> Iterator[
             yield Work(folder, changes)
         finally:
             del os.environ[FOLDER_VARIABLE]
-        _check_unchanged(name, made_of, also)
+        refuse_edits(name, made_of, _made_of(read_declaration(name), also))
         _note_code_changes(declaration, changes)
         if is_as_recorded(declaration):
             shutil.rmtree(folder)
@@ -106,19 +106,6 @@ def _made_of(declaration: Declaration, also: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _check_unchanged(name: str, made_of: dict[str, Any], also: Sequence[Any]) -> None:
-    """Refuse a result whose code, parameters or inputs were edited while the stage ran.
-
-    DVC would record it as made of what is there now.
-    """
-    now = _made_of(read_declaration(name), also)
-    if changed := [part for part in made_of if made_of[part] != now[part]]:
-        raise DicetalkError(
-            f"{_differences(made_of, now, changed)} changed while {name} ran, so its result is not recorded. "
-            "Undo the change to keep the work, or keep the change, and run the same command again."
-        )
-
-
 def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> None:
     """Bring the folder into the state from which the stage goes on."""
     for other, its in _others(name, folder):
@@ -128,11 +115,11 @@ def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> N
         changed = [part for part in ("params", "inputs", "also") if its.get(part) != made_of[part]]
         if changed:
             log(
-                f"{name}: not going on with {other}, because of other {_differences(its, made_of, changed)}; "
+                f"{name}: not going on with {other}, because of other {differences(its, made_of, changed)}; "
                 "it is kept, remove it when it is of no more use"
             )
             continue
-        modules = _changed_keys(its["code"], made_of["code"])
+        modules = changed_keys(its["code"], made_of["code"])
         if resume == "stop" and modules:
             raise DicetalkError(
                 f"{', '.join(modules)} changed since the unfinished run {other} began. To start over: "
@@ -243,18 +230,6 @@ def _key(made_of: dict[str, Any]) -> str:
 
 def _code_changes(folder: Path) -> list[str]:
     return (_read_made_of(folder) or {}).get(CODE_CHANGES, [])
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], parts: list[str]) -> str:
-    names = []
-    for part in parts:
-        both = before.get(part), now[part]
-        names += _changed_keys(*map(flatten, both)) if all(isinstance(v, dict) for v in both) else [part]
-    return ", ".join(names)
-
-
-def _changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
 def _remove(path: Path) -> None:

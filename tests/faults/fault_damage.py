@@ -209,6 +209,12 @@ def edits() -> Iterator[Fault]:
     yield Fault(**common, number=1, between=edit_code, repair=accept, expected=marked)
     yield Fault(**common, number=2, between=edit_code, repair=undo)
 
+    clip = ("dicetalk/data/clip.py", "SILENCE_DB =", "# As good as nothing.\nSILENCE_DB =")
+    yield Fault(
+        kind="comment edited after kill", place="clips", stage="clips",
+        attack=kill(signal.SIGKILL, "group", 5), between=lambda project: project.edit(*clip),
+    )  # fmt: skip
+
     def edit_running(running: Running) -> None:
         log = running.project.folder / "work.log"
         if not running.wait_for(lambda: log.is_file() and log.read_text().count("\n") >= 5):

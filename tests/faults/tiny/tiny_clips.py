@@ -10,6 +10,7 @@ from stages.tiny_sabotage import done, install
 from dicetalk.config import load_params
 from dicetalk.data import clip, track
 from dicetalk.files import write_json
+from dicetalk.runs.edits import unedited
 from stages import run
 
 install()  # also in the processes of the pool, which import this module
@@ -32,11 +33,11 @@ def main() -> None:
     from dicetalk.data import preprocess
 
     index, output = Path("data/index/tiny.parquet"), Path("data/processed/tiny")
-    summary = preprocess.preprocess_index(index, output, params.preprocess, params.compute.preprocess)
+    with unedited("clips"):
+        summary = preprocess.preprocess_index(index, output, params.preprocess, params.compute.preprocess)
     shown = ("indexed", "kept", "rejected", "kept_seconds", "reasons")
     write_json(Path("metrics/clips.json"), {name: summary[name] for name in shown})
-    if hasattr(preprocess, "stop_after_crashes"):
-        preprocess.stop_after_crashes(summary)
+    preprocess.stop_after_crashes(summary)
 
 
 if __name__ == "__main__":
