@@ -20,8 +20,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Return whether an error, of Python or of FFmpeg, means that the disk or the quota is full."""
-    return getattr(error, "errno", None) in DISK_FULL
+    """Return whether an error, of Python, FFmpeg or safetensors, means that the disk or the quota is full."""
+    in_words = any(f"(os error {number})" in str(error) for number in DISK_FULL)  # as Rust puts it
+    return in_words or getattr(error, "errno", None) in DISK_FULL
 
 
 @contextmanager
@@ -62,6 +63,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def noted_path(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, and note the sha256 of the content beside it, for `is_as_noted`."""
+    with atomic_path(path) as temporary:
+        yield temporary
+        with atomic_path(_note(path)) as note:
+            note.write_text(sha256_file(temporary), encoding="utf-8")
+
+
+def is_as_noted(path: Path) -> bool:
+    """Return whether a file is there and holds what `noted_path` wrote, unharmed by disks and copies."""
+    if not path.is_file() or not _note(path).is_file():
+        return False
+    return _note(path).read_text(encoding="utf-8", errors="replace") == sha256_file(path)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 @contextmanager

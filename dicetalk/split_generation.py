@@ -23,7 +23,7 @@ from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.shards import Sample, read_samples
 from dicetalk.data.speech import TOKENS_PER_TICK
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_directory
+from dicetalk.files import atomic_directory, is_as_noted, noted_path
 from dicetalk.generation import (
     Request,
     TalkingModel,
@@ -97,7 +97,8 @@ class SplitGenerator:
         settings = self.settings if level is None else at_level(self.settings, level)
         for job, frames in zip(batch, generate_frames(self.model, requests, settings), strict=True):
             sound = self.samples[job.manifest["clip_id"]].audio()
-            write_result(self.run_dir / job.path, frames, sound, fps, provenance)
+            with noted_path(self.run_dir / job.path) as temporary:
+                write_result(temporary, frames, sound, fps, provenance)
 
 
 _own: SplitGenerator  # of a worker process
@@ -249,7 +250,7 @@ def _batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
 
 def _done(batch: list[Job], run_dir: Path) -> bool:
     # Whole batches only: the last bits of a video may depend on how many are computed together.
-    return all((run_dir / job.path).is_file() for job in batch)
+    return all(is_as_noted(run_dir / job.path) for job in batch)
 
 
 def _request(

@@ -16,7 +16,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from dicetalk.config import PARAMS_FILE, Tracking, config_hash
 from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.files import sha256_file
+from dicetalk.progress import log
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -64,11 +65,21 @@ class Tracker:
 
 
 class MlflowTracker(Tracker):
-    """Logs to one MLflow run; metrics are sent in batches because each request costs about 20 ms."""
+    """Logs to one MLflow run; metrics are sent in batches because each request costs about 20 ms.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    When the database or the server fails in the midst of a run, that is said once and the run goes on without
+    it: a training of days is worth more than its curves.
+
+    Args:
+        client: talks to the database or server.
+        run_id: of the run.
+        beside: a tracker of another run by the same client; if one breaks, both have.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, beside: MlflowTracker | None = None) -> None:
         self.client = client
         self.run_id: str = run_id
+        self._broken: list[str] = [] if beside is None else beside._broken  # reasons
         self._metrics: list[Any] = []
         self._flushed = time.monotonic()
 
@@ -92,10 +103,8 @@ class MlflowTracker(Tracker):
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """See `Tracker.log_artifact`."""
-        if Path(path).is_dir():
-            self.client.log_artifacts(self.run_id, str(path), folder or None)
-        else:
-            self.client.log_artifact(self.run_id, str(path), folder or None)
+        send = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
+        self._try(send, str(path), folder or None)
 
     def log_image(self, path: Path) -> None:
         """See `Tracker.log_image`."""
@@ -103,12 +112,12 @@ class MlflowTracker(Tracker):
 
     def log_dict(self, value: Mapping[str, Any], name: str) -> None:
         """See `Tracker.log_dict`."""
-        self.client.log_dict(self.run_id, dict(value), name)
+        self._try(self.client.log_dict, dict(value), name)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """See `Tracker.set_tags`."""
         for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value)
+            self._try(self.client.set_tag, key, value)
 
     def environment(self) -> dict[str, str]:
         """See `Tracker.environment`."""
@@ -117,9 +126,23 @@ class MlflowTracker(Tracker):
     def flush(self) -> None:
         """Send the metrics logged so far."""
         for start in range(0, len(self._metrics), MAX_BATCH):
-            self.client.log_batch(self.run_id, metrics=self._metrics[start : start + MAX_BATCH])
+            self._try(self.client.log_batch, self._metrics[start : start + MAX_BATCH])
         self._metrics.clear()
         self._flushed = time.monotonic()
+
+    def end(self, status: str) -> None:
+        """Send what is left and give the run its status."""
+        self.flush()
+        self._try(self.client.set_terminated, status)
+
+    def _try(self, send: Callable[..., Any], *arguments: Any) -> None:
+        if self._broken:
+            return
+        try:
+            send(self.run_id, *arguments)
+        except Exception as error:  # of SQLAlchemy, requests, MLflow and others
+            self._broken.append(_reason(error))
+            log(f"tracking: {self.client.tracking_uri} failed ({_reason(error)}); going on without it")
 
 
 @contextmanager
@@ -141,23 +164,27 @@ def stage_run(
 
     Yields:
         Where to log. Processes other than rank 0 of a distributed run get the null object.
+
+    Raises:
+        DicetalkError: when there is no tracker to be had, before any work is done.
     """
     if tracking.uri is None or os.environ.get("RANK", "0") != "0":
         yield Tracker()
         return
-    client, experiment_id = connect(tracking)
     parent_id = os.environ.get(PARENT_RUN_VARIABLE)
     owns_parent = parent_id is None
-    if parent_id is None:
-        parent_id = _find_or_create_parent(client, experiment_id)
-    run_id = _find_or_create_stage_run(client, experiment_id, parent_id, stage, logged)
+    with _explaining_failure(tracking):
+        client, experiment_id = connect(tracking)
+        if parent_id is None:
+            parent_id = _find_or_create_parent(client, experiment_id)
+        run_id = _find_or_create_stage_run(client, experiment_id, parent_id, stage, logged)
     with _ending(MlflowTracker(client, run_id)) as tracker:
         tracker.set_tags(tags or {})
         if not owns_parent:
             yield tracker
             return
         # The parent of a plain `dvc repro` is as good, and lasts as long, as its latest stage.
-        with _ending(MlflowTracker(client, parent_id)):
+        with _ending(MlflowTracker(client, parent_id, tracker)):
             yield tracker
 
 
@@ -227,20 +254,50 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
         DicetalkError: when mlflow is not installed.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"
+    )  # half a minute; 7, the default, take several
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise DicetalkError(
             f"mlflow is not installed ({error}); install it or set tracking.uri: null."
         ) from None
-    local = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or (local if tracking.uri == "sqlite" else tracking.uri)
+    local, uri = _local(), _uri(tracking)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(tracking.experiment)
     if experiment is not None:
         return client, experiment.experiment_id
     artifacts = (Path.cwd() / "mlruns").as_uri() if uri == local else None  # a server decides for itself
     return client, client.create_experiment(tracking.experiment, artifact_location=artifacts)
+
+
+def _local() -> str:
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def _uri(tracking: Tracking) -> str | None:
+    return os.environ.get("MLFLOW_TRACKING_URI") or (_local() if tracking.uri == "sqlite" else tracking.uri)
+
+
+@contextmanager
+def _explaining_failure(tracking: Tracking) -> Iterator[None]:
+    try:
+        yield
+    except DicetalkError:
+        raise
+    except Exception as error:  # of SQLAlchemy, requests, MLflow and others
+        is_local = _uri(tracking) == _local()
+        mend = "move mlflow.db away to begin another" if is_local else "start the server"
+        raise DicetalkError(
+            f"tracking.uri: {_uri(tracking)} cannot be used ({_reason(error)}); {mend}, or set tracking.uri: "
+            "null in params.yaml, and run the same command again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, which may hold a whole SQL statement."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -262,8 +319,7 @@ def _ending(tracker: MlflowTracker) -> Iterator[MlflowTracker]:
         status = "KILLED"
         raise
     finally:
-        tracker.flush()
-        tracker.client.set_terminated(tracker.run_id, status)
+        tracker.end(status)
 
 
 def _find_or_create_stage_run(

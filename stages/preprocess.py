@@ -7,6 +7,7 @@ from pathlib import Path
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.launch import chosen_dataset
+from dicetalk.runs.edits import unedited
 from stages import run
 
 
@@ -20,7 +21,8 @@ def main() -> None:
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
     compute = params.compute
-    summary = preprocess_index(index, output, params.preprocess, compute.preprocess, compute.resume)
+    with unedited(f"preprocess@{dataset}"):
+        summary = preprocess_index(index, output, params.preprocess, compute.preprocess, compute.resume)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
     stop_after_crashes(summary)
 

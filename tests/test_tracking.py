@@ -119,3 +119,30 @@ def test_only_rank_zero_logs(client, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flatten() -> None:
     assert tracking.flatten({"a": {"b": {"c": 1}}, "d": [1, 2]}, "s") == {"s.a.b.c": 1, "s.d": [1, 2]}
+
+
+def test_a_run_goes_on_without_a_tracker_that_breaks(client, store: Path, capsys) -> None:
+    content = (store / "mlflow.db").read_bytes()
+    try:
+        with tracking.stage_run("train", SQLITE, LOGGED) as tracker:
+            client._tracking_client.store.engine.dispose()  # no page of it is in memory
+            (store / "mlflow.db").write_bytes(b"not a database" * 1000)
+            for step in range(3):
+                tracker.log_metrics({"loss": 1.0}, step)
+                tracker.flush()
+            tracker.set_tags({"kind": "toy"})
+    finally:
+        (store / "mlflow.db").write_bytes(content)
+    said = [line for line in capsys.readouterr().err.splitlines() if "going on without it" in line]
+    assert len(said) == 1 and "mlflow.db" in said[0]
+
+
+def test_a_broken_database_is_named_before_the_work(
+    tmp_path: Path, client, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mlflow.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(DicetalkError, match="tracking.uri: sqlite.*mlflow.db away") as caught:
+        with tracking.stage_run("train", SQLITE, LOGGED):
+            raise AssertionError("the work began")
+    assert "\n" not in str(caught.value)

@@ -27,7 +27,7 @@ from dicetalk.config import Encode
 from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import SpeechEncoder, load_speech_encoder
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_directory, atomic_path
+from dicetalk.files import atomic_directory, is_as_noted, noted_path
 from dicetalk.models.backbone import load_component
 from dicetalk.models.preprocessing import clip_pixels
 from dicetalk.precision import compute_device
@@ -122,14 +122,14 @@ def encode_set(processed: Path, encoder: ClipEncoder, run_dir: Path, output: Pat
     names = {name: f"{Path(name).stem}.safetensors" for name in sorted(kept["shard"].unique())}
     for name in track(list(names), f"encode {processed.name}"):
         target = run_dir / names[name]
-        if target.is_file():
+        if is_as_noted(target):
             continue
         tensors: dict[str, np.ndarray] = {}
         for sample in read_samples(processed / name):
             encoded = encoder.encode(sample.frames(), sample.audio(), sample.landmarks())
             # safetensors writes memory as it lies, whatever the strides: channels-last latents get scrambled.
             tensors |= {f"{sample.clip_id}/{key}": np.ascontiguousarray(v) for key, v in encoded.items()}
-        with atomic_path(target) as temporary:
+        with noted_path(target) as temporary:
             save_file(tensors, temporary)
 
     table = kept.assign(shard=kept["shard"].map(names))

@@ -67,9 +67,13 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, *content: str) -> Observation | None:
-        """Return the observation of this content if it has been made."""
+        """Return the observation of this content if it has been made and its file is undamaged."""
         path = self._path(*content)
-        return Observation(path) if path.is_file() and zipfile.is_zipfile(path) else None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return Observation(path) if archive.testzip() is None else None  # compares checksums
+        except (FileNotFoundError, zipfile.BadZipFile):
+            return None
 
     def add(
         self, arrays: Mapping[str, np.ndarray], problems: Mapping[Role, str], details: Mapping, *content: str

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dicetalk.files import sha256_file, write_json
+from dicetalk.files import sha256_file
+from dicetalk.runs.checked import read_checked, write_checked
 
 CACHE = Path("runs/content.json")
 READERS = 4  # hashing leaves Python's lock
@@ -21,16 +22,13 @@ def content_hashes(inputs: Iterable[str], cache: Path = CACHE) -> dict[str, str]
         inputs: existing files and folders.
         cache: remembers hashes by path, size and times, as DVC does.
     """
-    try:
-        known = json.loads(cache.read_text())
-    except (FileNotFoundError, ValueError):
-        known = {}
+    known = read_checked(cache) or {}
 
     def digest(file: Path) -> str:
         stat = file.stat()
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         entry = known.get(str(file))
-        if not isinstance(entry, list) or entry[:-1] != stamp:
+        if entry is None or entry[:-1] != stamp:
             entry = known[str(file)] = [*stamp, sha256_file(file)]
         return entry[-1]
 
@@ -46,7 +44,7 @@ def content_hashes(inputs: Iterable[str], cache: Path = CACHE) -> dict[str, str]
             names = (file.relative_to(path).as_posix() for file in files)
             listing = json.dumps(list(zip(names, digests, strict=True)))
             hashes[given] = hashlib.sha256(listing.encode()).hexdigest()
-    write_json(cache, {path: entry for path, entry in known.items() if Path(path).is_file()})
+    write_checked(cache, {path: entry for path, entry in known.items() if Path(path).is_file()})
     return hashes
 
 

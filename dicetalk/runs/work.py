@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,18 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
 from dicetalk.launch import is_main_process, is_started_process
 from dicetalk.progress import log
+from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import Declaration, read_declaration
+from dicetalk.runs.edits import changed_keys, differences, refuse_edits
 from dicetalk.runs.recorded import entry_digest, is_as_recorded
-from dicetalk.tracking import flatten
 
 RUNS = Path("runs")
 FOLDER_VARIABLE = "DICETALK_RUN_FOLDER"  # tells the processes of a distributed training
 LOCK_SECONDS = 60.0  # a stopped training may still be saving
 MADE_OF, FINISHED, CODE_CHANGES = "made_of.json", "finished.json", "resumed_across_code_changes"
+CONSENT = f"{CODE_CHANGES}.json"
 
 Resume = Literal["stop", "accept-code-change", "start-over"]
 
@@ -66,20 +68,15 @@ def stage_work(name: str, resume: Resume, also: Sequence[Any] = ()) -> Iterator[
         also: what decides the result besides what is declared, such as networks that this machine lacks.
 
     Raises:
-        DicetalkError: when the code of unfinished work has changed and `resume` is `stop`, or another process
-            runs the stage.
+        DicetalkError: when the code of unfinished work has changed and `resume` is `stop`, another process
+            runs the stage, or what the stage is made of changed while it ran.
     """
     if is_started_process():  # the process that started this one holds the lock
         folder = Path(os.environ[FOLDER_VARIABLE])
         yield Work(folder, _code_changes(folder))
         return
     declaration = read_declaration(name)
-    made_of = {
-        "code": code_digests(declaration.code),
-        "params": declaration.params,
-        "inputs": content_hashes(declaration.inputs),
-        "also": list(also),
-    }
+    made_of = _made_of(declaration, also)
     folder = RUNS / f"{_prefix(name)}{_key(made_of)}"
     if not is_main_process():  # of torchrun or accelerate launch: the main one looks after the folder
         yield Work(folder, [])
@@ -93,11 +90,21 @@ def stage_work(name: str, resume: Resume, also: Sequence[Any] = ()) -> Iterator[
             yield Work(folder, changes)
         finally:
             del os.environ[FOLDER_VARIABLE]
+        refuse_edits(name, made_of, _made_of(read_declaration(name), also))
         _note_code_changes(declaration, changes)
         if is_as_recorded(declaration):
             shutil.rmtree(folder)
         else:
-            write_json(folder / FINISHED, {"stage": name, "entry": entry_digest(name)})
+            write_checked(folder / FINISHED, {"stage": name, "entry": entry_digest(name)})
+
+
+def _made_of(declaration: Declaration, also: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "code": code_digests(declaration.code),
+        "params": declaration.params,
+        "inputs": content_hashes(declaration.inputs),
+        "also": list(also),
+    }
 
 
 def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> None:
@@ -109,22 +116,20 @@ def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> N
         changed = [part for part in ("params", "inputs", "also") if its.get(part) != made_of[part]]
         if changed:
             log(
-                f"{name}: not going on with {other}, because of other {_differences(its, made_of, changed)}; "
+                f"{name}: not going on with {other}, because of other {differences(its, made_of, changed)}; "
                 "it is kept, remove it when it is of no more use"
             )
             continue
         modules = changed_keys(its["code"], made_of["code"])
-        # None: killed right before the renaming below
-        if modules and not may_go_on(name, other, modules, resume):
+        if not may_go_on(name, other, modules, resume):
             shutil.rmtree(other)
         elif not folder.exists():
-            changes = sorted({*_code_changes(other), *modules})
-            write_json(other / MADE_OF, {**made_of, CODE_CHANGES: changes})
+            write_checked(other / CONSENT, sorted({*_code_changes(other), *modules}))
             os.replace(other, folder)
     if (folder / FINISHED).is_file():
         log(f"{name}: {folder} is finished, but DVC was stopped before it recorded it; taking it over")
         (folder / FINISHED).unlink()
-    if not (folder / MADE_OF).is_file():
+    if _read_made_of(folder) is None:  # new, or damaged: its name says that it is made of this
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / MADE_OF, made_of)
     for leftover in list(folder.rglob(".*")):
@@ -160,8 +165,25 @@ def _others(name: str, folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Return the stage's other folders and what they were made of, the newest first."""
     pattern = re.compile(re.escape(_prefix(name)) + r"[0-9a-f]{12}")
     found = [path for path in RUNS.glob(f"{_prefix(name)}*") if pattern.fullmatch(path.name)]
-    found = [path for path in found if path != folder and (path / MADE_OF).is_file()]
-    return [(path, read_json(path / MADE_OF)) for path in sorted(found, key=_age)]
+    others = []
+    for path in sorted(found, key=_age):
+        if path == folder:
+            continue
+        if (its := _read_made_of(path)) is not None:
+            others.append((path, its))
+        else:
+            log(f"{name}: {path / MADE_OF} is missing or damaged; not going on with {path}, remove it")
+    return others
+
+
+def _read_made_of(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder is made of; None unless it agrees with the folder's name."""
+    try:
+        content = json.loads((folder / MADE_OF).read_bytes())
+        key = _key({part: content[part] for part in ("code", "params", "inputs", "also")})
+        return content if folder.name.endswith(key) else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _age(folder: Path) -> float:
@@ -171,8 +193,8 @@ def _age(folder: Path) -> float:
 def remove_recorded() -> None:
     """Remove finished work of all stages whose results DVC has recorded since."""
     for marker in RUNS.glob(f"*/{FINISHED}"):
-        finished = read_json(marker)
-        if entry_digest(finished["stage"]) != finished["entry"]:
+        finished = read_checked(marker)
+        if finished is not None and entry_digest(finished["stage"]) != finished["entry"]:
             shutil.rmtree(marker.parent)
 
 
@@ -191,7 +213,7 @@ def _note_code_changes(declaration: Declaration, changes: list[str]) -> None:
         if out.suffix == ".json":
             write_json(out, {**read_json(out), CODE_CHANGES: changes})
         elif out.is_dir():
-            write_json(out / f"{CODE_CHANGES}.json", changes)
+            write_json(out / CONSENT, changes)
 
 
 @contextmanager
@@ -223,20 +245,9 @@ def _key(made_of: dict[str, Any]) -> str:
 
 
 def _code_changes(folder: Path) -> list[str]:
-    return read_json(folder / MADE_OF).get(CODE_CHANGES, []) if (folder / MADE_OF).is_file() else []
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], parts: list[str]) -> str:
-    names = []
-    for part in parts:
-        both = before.get(part), now[part]
-        names += changed_keys(*map(flatten, both)) if all(isinstance(v, dict) for v in both) else [part]
-    return ", ".join(names)
-
-
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the keys whose value is another, or which only one of them has."""
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if not (folder / CONSENT).exists():
+        return []
+    return read_checked(folder / CONSENT) or [f"unknown: {folder / CONSENT} was damaged"]
 
 
 def _remove(path: Path) -> None:

@@ -10,17 +10,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+from projects import Project, finished_smoke_run
 
 from dicetalk.config import load_params
-from dicetalk.runs.declaration import load_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -59,68 +56,9 @@ EDITS = {
 }
 
 
-@dataclass
-class Project:
-    """A working copy."""
-
-    folder: Path
-
-    def environment(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PATH": path, "PYTHONPATH": str(self.folder), "PYTHONUNBUFFERED": "1"}
-
-    def run(self, *command: str, code: int = 0) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), text=True, capture_output=True, check=False
-        )
-        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-    def repro(self, *arguments: str) -> str:
-        return self.run("dvc", "repro", *arguments)
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        text = (self.folder / file).read_text()
-        assert old in text, f"{file} has changed: write another edit"
-        (self.folder / file).write_text(text.replace(old, new))
-
-    def set_params(self, **changes: Any) -> None:
-        yaml = YAML(typ="safe", pure=True)
-        path = self.folder / "params.yaml"
-        values = yaml.load(path.read_text())
-        for key, value in changes.items():
-            *sections, name = key.split("__")
-            target = values
-            for section in sections:
-                target = target[section]
-            target[name] = value
-        with open(path, "w") as stream:
-            yaml.dump(values, stream)
-
-    def outs(self, stage: str | None = None) -> dict[str, str]:
-        """Hashes of everything the stage, or all stages, wrote, as `dvc.lock` has them."""
-        entries = load_yaml(self.folder / "dvc.lock")["stages"]
-        chosen = entries if stage is None else {stage: entries[stage]}
-        return {out["path"]: out["md5"] for entry in chosen.values() for out in entry["outs"]}
-
-    def changed(self) -> set[str]:
-        """Stages that would run, whatever the reason."""
-        import json
-
-        return set(json.loads(self.run("dvc", "status", "--json").strip().splitlines()[-1]))
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
-    """A finished smoke run, committed."""
-    project = Project(tmp_path_factory.mktemp("start") / "dicetalk")
-    subprocess.run(["git", "clone", "--quiet", repository, project.folder], check=True)
-    shutil.copy(project.folder / "profiles/smoke.yaml", project.folder / "params.yaml")
-    project.run("git", "config", "user.email", "test@example.com")
-    project.run("git", "config", "user.name", "Test")
-    project.repro()
-    project.run("git", "commit", "--quiet", "--all", "--message", "A finished smoke run")
-    return project
+    return finished_smoke_run(repository, tmp_path_factory.mktemp("start") / "dicetalk")
 
 
 def copy_without_runs(start: Project, folder: Path) -> Project:

@@ -283,3 +283,57 @@ def test_two_processes_do_not_share_work(project: Path, monkeypatch: pytest.Monk
         done.set()
         process.join()
     start()
+
+
+def test_a_result_is_refused_when_its_code_was_edited_in_between(project: Path) -> None:
+    with pytest.raises(DicetalkError, match="dicetalk/loss.py changed while train@mead ran"):
+        with stage_work("train@mead", "stop") as work:
+            Path("dicetalk/loss.py").write_text(LOSS.replace("x * x", "x + x"))
+            (work.folder / "step-1").mkdir()
+    Path("dicetalk/loss.py").write_text(LOSS)
+    with stage_work("train@mead", "stop") as work:
+        assert (work.folder / "step-1").is_dir()  # as if nothing had happened
+
+
+def test_a_result_is_refused_when_its_parameters_were_edited_in_between(project: Path) -> None:
+    with pytest.raises(DicetalkError, match="train.lr changed while train@mead ran"):
+        with stage_work("train@mead", "stop"):
+            Path("params.yaml").write_text(Path("params.yaml").read_text().replace("lr: ", "lr: 1"))
+
+
+def test_a_comment_may_be_edited_in_between(project: Path) -> None:
+    with stage_work("train@mead", "stop"):
+        Path("dicetalk/loss.py").write_text(f"# Once more.\n{LOSS}")
+
+
+@pytest.mark.parametrize("content", ["", '{"code": {', "[]", "{}"])
+def test_work_is_found_although_the_note_of_what_it_is_made_of_is_damaged(
+    project: Path, content: str
+) -> None:
+    with pytest.raises(Killed), stage_work("train@mead", "stop") as work:
+        (work.folder / "step-1").mkdir()
+        raise Killed
+    (work.folder / "made_of.json").write_text(content)
+    with stage_work("train@mead", "stop") as again:
+        assert (again.folder / "step-1").is_dir()
+        assert json.loads((again.folder / "made_of.json").read_text())["params"]
+
+
+def test_a_flipped_bit_in_a_note_of_finished_work_does_not_remove_it(project: Path) -> None:
+    with stage_work("train@mead", "stop") as work:
+        (work.folder / "step-1").mkdir()
+    marker = work.folder / "finished.json"
+    content = marker.read_text()
+    marker.write_text(content.replace('"entry": "', '"entry": "0'))
+    assert marker.read_text() != content
+    with stage_work("train@mead", "stop") as again:
+        assert (again.folder / "step-1").is_dir()
+
+
+def test_a_remembered_hash_with_a_flipped_bit_is_not_believed(project: Path) -> None:
+    before = content_hashes(["data/mead"])
+    cache = Path("runs/content.json")
+    digest = content_hashes(["data/mead/shard"])["data/mead/shard"]
+    flipped = digest.replace(digest[5], "0" if digest[5] != "0" else "1")
+    cache.write_text(cache.read_text().replace(digest, flipped))
+    assert content_hashes(["data/mead"]) == before
