@@ -24,7 +24,7 @@ def run(main: Callable[[], None]) -> None:
     from dicetalk.files import explaining_full_disk
     from dicetalk.launch import end_with_dvc, is_main_process, is_started_process
     from dicetalk.progress import log
-    from dicetalk.runs.work import remove_leftovers, remove_recorded
+    from dicetalk.runs.work import sweep
     from dicetalk.signals import handled
 
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
@@ -32,9 +32,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         with handled(), explaining_full_disk():
             end_with_dvc()
-            if "DVC_STAGE" in os.environ and is_main_process() and not is_started_process():
-                remove_recorded()
-                remove_leftovers(os.environ["DVC_STAGE"])
+            sweep()
             main()
             if is_main_process() and not is_started_process():  # the one that started all processes
                 _report(stage, time.monotonic() - started)

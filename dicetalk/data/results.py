@@ -160,7 +160,7 @@ def _check_code(run_dir: Path, code: dict[str, str], resume: Resume) -> list[str
         DicetalkError: when the code changed and `resume` is `stop`, or the note about it is damaged.
     """
     note = run_dir / MADE_OF
-    known = read_checked(note) if note.exists() else {"code": code, CODE_CHANGES: []}
+    known: Any = read_checked(note) if note.exists() else {"code": code, CODE_CHANGES: []}
     if known is None:
         raise DicetalkError(f"{note} is damaged; remove {run_dir} to work on its clips again.")
     changes: list[str] = known[CODE_CHANGES]

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
-from dicetalk.launch import is_main_process, is_started_process
+from dicetalk.launch import DVC_STAGE, is_main_process, is_started_process
 from dicetalk.progress import log
 from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests
@@ -188,6 +188,13 @@ def _read_made_of(folder: Path) -> dict[str, Any] | None:
 
 def _age(folder: Path) -> float:
     return -folder.stat().st_mtime
+
+
+def sweep() -> None:
+    """Remove, when DVC starts a stage, finished work that it has recorded and what killed processes left."""
+    if DVC_STAGE in os.environ and is_main_process() and not is_started_process():
+        remove_recorded()
+        remove_leftovers(os.environ[DVC_STAGE])
 
 
 def remove_recorded() -> None:
