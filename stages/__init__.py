@@ -55,8 +55,6 @@ def _report(stage: str, seconds: float) -> None:
 
     # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    write_json(
-        COSTS / f"{os.environ.get('DVC_STAGE', stage)}.json",
-        {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)},
-    )
+    cost = {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)}
+    write_json(COSTS / f"{os.environ.get('DVC_STAGE', stage)}.json", cost)
     log(f"{stage}: done in {format_seconds(seconds)}")
