@@ -59,6 +59,15 @@ def save_checkpoint(
 
     Every process must call this, because sharded weights are gathered, a file at a time; the main one writes.
 
+    Args:
+        run_dir: the folder of the run.
+        step: how many steps are done.
+        sums: of the logged numbers.
+        modules: what is trained, by name.
+        ema: their average.
+        optimizer: AdamW over their parameters.
+        keep_every_steps: checkpoints of its multiples stay, besides the last two; 0: no others.
+
     Raises:
         DicetalkError: on all processes, when a weight is not finite; nothing is written then.
     """
@@ -237,7 +246,9 @@ def _newest_undamaged(run_dir: Path) -> Path | None:
 def _remove_unwanted(run_dir: Path, step: int, keep_every_steps: int) -> None:
     """Remove old checkpoints, and newer ones, which are damaged: else `step` had not been reached again."""
     folders = [folder for folder in _checkpoints(run_dir) if _step(folder) <= step]
-    kept = {folder for folder in folders if _step(folder) % keep_every_steps == 0} | {*folders[-KEPT:]}
+    kept = set(folders[-KEPT:])
+    if keep_every_steps:
+        kept |= {folder for folder in folders if _step(folder) % keep_every_steps == 0}
     for folder in _checkpoints(run_dir):
         if folder not in kept:
             shutil.rmtree(folder)
