@@ -21,7 +21,7 @@ from unittest import mock
 
 import torch
 
-from dicetalk.config import Training, load_params
+from dicetalk.config import Training, TrainingCompute, load_params
 from dicetalk.files import write_json
 from dicetalk.precision import autocast
 from dicetalk.tracking import Tracker
@@ -97,21 +97,26 @@ class Alternating:
 def measure(root: Path, steps: int) -> dict[str, float]:
     """Train for `steps` steps on the data and models in `root` and return the measurements."""
     params = load_params(root / "params.yaml")
-    settings = params.train_diffusion.training.model_copy(
+    num_steps = WARM_UP_STEPS + steps
+    settings = params.train_diffusion.training.model_copy(update={"num_steps": num_steps})
+    compute = params.compute.train_diffusion.model_copy(
         update={
-            "num_steps": WARM_UP_STEPS + steps,
-            "validate_every_steps": WARM_UP_STEPS + steps,
-            "checkpoint_every_steps": WARM_UP_STEPS + steps,
+            "validate_every_steps": num_steps,
+            "checkpoint_every_steps": num_steps,
             "num_processes": 1,
             "threads": 1,
+            "sample_clips": 0,
         }
     )
-    diffusion = params.train_diffusion.model_copy(update={"training": settings, "sample_clips": 0})
-    params = params.model_copy(update={"train_diffusion": diffusion})
+    diffusion = params.train_diffusion.model_copy(update={"training": settings})
+    compute = params.compute.model_copy(update={"train_diffusion": compute})
+    params = params.model_copy(update={"train_diffusion": diffusion, "compute": compute})
 
-    def measured(objective: DiffusionObjective, settings: Training, run_dir: Path, *_: Any) -> None:
+    def measured(
+        objective: DiffusionObjective, settings: Training, compute: TrainingCompute, run_dir: Path, *_: Any
+    ) -> None:
         alternating = Alternating(objective, settings)
-        metrics = train(alternating, settings, run_dir)
+        metrics = train(alternating, settings, compute, run_dir)
         pairs = list(zip(alternating.loop_seconds, alternating.bare_seconds, strict=True))[WARM_UP_STEPS:]
         ratios = [loop / bare for loop, bare in pairs]
         raise Measured(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 
-from dicetalk.config import Preprocess, load_params
+from dicetalk.config import Preprocess, PreprocessCompute, load_params
 from dicetalk.data import clip, track, worker
 from dicetalk.data.detect import FaceDetector
 from dicetalk.data.folder import index_folder
@@ -137,7 +137,8 @@ def scaling(video: Path, copies: int, settings: Preprocess) -> float:
         for workers in (1, 2):
             started = time.monotonic()
             output = Path(folder) / str(workers)
-            preprocess_folder(raw, output, settings.model_copy(update={"workers": workers}))
+            compute = PreprocessCompute(scheduler="local", workers=workers, clip_timeout_seconds=600.0)
+            preprocess_folder(raw, output, settings, compute)
             seconds.append(time.monotonic() - started)
     return seconds[0] / seconds[1]
 
@@ -157,7 +158,6 @@ def main() -> None:
         "size_px": options.size_px,
         "max_seconds": options.seconds,
         "min_face_px": 32,
-        "scheduler": "local",
     }
     settings = load_params(options.params).preprocess.model_copy(update=changes)
     cv2.setNumThreads(1)

@@ -71,6 +71,10 @@ def generate(
     identity_scale: Annotated[float | None, typer.Option(help="Guidance towards the portrait.")] = None,
     audio_scale: Annotated[float | None, typer.Option(help="Guidance towards the speech.")] = None,
     emotion_scale: Annotated[float | None, typer.Option(help="Guidance towards the emotion.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processors to use, by default all; the last bits depend on the number."),
+    ] = None,
 ) -> None:
     """Make a portrait speak with an emotion; the video is as long as the sound.
 
@@ -89,6 +93,7 @@ def generate(
         parse_emotion(emotion, level)
     from dicetalk.config import Generate
     from dicetalk.generation import generate_one, load_model
+    from dicetalk.precision import usable_processors
 
     talking = load_model(model)
     given = {
@@ -98,10 +103,11 @@ def generate(
         "audio_scale": audio_scale,
         "emotion_scale": emotion_scale,
     }
-    settings = talking.settings["generate"] | {
-        key: value for key, value in given.items() if value is not None
-    }
-    generate_one(talking, image, audio, out, Generate(**settings), emotion, level, reference_video)
+    # Models of before version 0.3 also say how their videos were computed.
+    own = {key: value for key, value in talking.settings["generate"].items() if key in Generate.model_fields}
+    settings = Generate(**own | {key: value for key, value in given.items() if value is not None})
+    number = threads or usable_processors()
+    generate_one(talking, image, audio, out, settings, number, emotion, level, reference_video)
     typer.echo(out)
 
 
@@ -125,13 +131,16 @@ def preprocess(
     Example: `dicetalk preprocess --input recordings --output processed`
     """
     from dicetalk.config import load_params
-    from dicetalk.data.preprocess import preprocess_folder
+    from dicetalk.data.preprocess import preprocess_folder, stop_after_crashes
     from dicetalk.errors import DicetalkError
 
     if output.exists() and any(output.iterdir()) and not (output / "summary.json").is_file():
         raise DicetalkError(f"{output} holds files this program did not write; choose another --output.")
-    preprocess_folder(source, output, load_params(params).preprocess)
+    loaded = load_params(params)
+    compute = loaded.compute
+    summary = preprocess_folder(source, output, loaded.preprocess, compute.preprocess, compute.resume)
     typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
+    stop_after_crashes(summary)
 
 
 @app.command()
@@ -172,10 +181,11 @@ def evaluate(
     from dicetalk.evaluation.show import print_report
     from dicetalk.files import write_json
 
-    settings = load_params(params).evaluate
+    loaded = load_params(params)
+    settings = loaded.evaluate
     if protocol is not None:
         settings = settings.model_copy(update={"protocol": protocol})
-    report = evaluate_any(generated, real, evaluators, settings, work).report
+    report = evaluate_any(generated, real, evaluators, settings, loaded.compute.evaluate.threads, work).report
     print_report(report)
     if out is not None:
         write_json(out, report)

@@ -14,6 +14,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
 from dicetalk.config_base import Probability, Section
+from dicetalk.config_checks import contradictions
+from dicetalk.config_compute import (  # noqa: F401
+    Compute,
+    DiffusionCompute,
+    GenerateCompute,
+    PreprocessCompute,
+    TrainingCompute,
+)
 from dicetalk.config_data import (  # noqa: F401 - all sections are imported from here
     Backbone,
     Encode,
@@ -40,8 +48,6 @@ class Training(Section):
 
     seed: int
     num_steps: PositiveInt
-    # The stage starts so many: one per GPU, or several on a CPU. See docs/operations.md for other launchers.
-    num_processes: PositiveInt
     batch_size: PositiveInt  # of all processes together
     lr: PositiveFloat
     weight_decay: float = Field(ge=0)
@@ -49,14 +55,9 @@ class Training(Section):
     schedule: Literal["constant", "cosine"]
     grad_clip_norm: PositiveFloat
     grad_accumulation_steps: PositiveInt
-    ema_decay: Probability = Field(ge=0, lt=1)
+    ema_decay: Probability = Field(lt=1)
     # Not fp16: its gradients overflow now and then by design, and one that is not finite ends a training
     mixed_precision: Literal["auto", "no", "bf16"]
-    gradient_checkpointing: bool
-    log_every_steps: PositiveInt
-    validate_every_steps: PositiveInt
-    checkpoint_every_steps: PositiveInt
-    threads: PositiveInt
 
 
 class TrainEmbedder(Section):
@@ -72,7 +73,7 @@ class TrainEmbedder(Section):
     kl_weight: float = Field(ge=0)
     # Of the adversary; 0 also switches off the closed-form removal: nothing is done about identity then
     identity_weight: float = Field(ge=0)
-    modality_dropout: Probability = Field(ge=0, lt=1)
+    modality_dropout: Probability = Field(lt=1)
     modalities: Literal["both", "audio", "video"]  # the paper's table 5 compares them
 
 
@@ -106,28 +107,26 @@ class AudioProjection(Section):
 class ConditionDropout(Section):
     """Chance of dropping a condition in training; the paper states 5 % each."""
 
-    audio: Probability = Field(ge=0, le=1)
-    image: Probability = Field(ge=0, le=1)
-    emotion: Probability = Field(ge=0, le=1)
-    all: Probability = Field(ge=0, le=1)
+    audio: Probability
+    image: Probability
+    emotion: Probability
+    all: Probability
 
 
 class TrainDiffusion(Section):
     """Fine-tuning of the video backbone with audio and emotion adapters and the discrimination objective."""
 
     training: Training
-    sample_clips: int = Field(ge=0)  # short videos at each validation; 0: none
-    fully_sharded: bool  # FSDP: for GPUs that cannot hold weights, gradients, moments and average
     audio_projection: AudioProjection
     pose_guider_channels: list[PositiveInt]  # official: 16, 32, 96, 256; each after the first halves the mask
     num_frames: PositiveInt
     frame_stride: PositiveInt
     condition_dropout: ConditionDropout
-    short_window_fraction: Probability = Field(ge=0, le=1)  # of steps, with 2 frames of as many more clips
-    emotional_fraction: Probability = Field(ge=0, le=1)  # paper: emotion to regular data 1:1
+    short_window_fraction: Probability  # of steps, with 2 frames of as many more clips
+    emotional_fraction: Probability  # paper: emotion to regular data 1:1
     # Chance of a reference image from any clip of the identity; paper silent, see DiffusionBatches.draw
-    other_clip_reference_fraction: Probability = Field(ge=0, le=1)
-    clip_prior_fraction: Probability = Field(ge=0, le=1)  # rest: class-mean prior, as in mode P
+    other_clip_reference_fraction: Probability
+    clip_prior_fraction: Probability  # rest: class-mean prior, as in mode P
     sigma_log_mean: float  # log-normal noise level of training; SVD report: 1.0 and 1.6 at 576x1024
     sigma_log_std: PositiveFloat
     mouth_weight: float = Field(ge=1)  # of the error in the mouth's latents: speech moves little else
@@ -169,8 +168,6 @@ class Generate(Section):
     mixed_precision: Precision
     modes: list[Literal["P", "V", "A"]]
     max_clips_per_mode: dict[Literal["P", "V", "A"], PositiveInt]
-    workers: PositiveInt  # processes with a model of their own; 1 on a GPU
-    threads: PositiveInt  # of each
 
 
 class Evaluate(Section):
@@ -180,7 +177,6 @@ class Evaluate(Section):
     bootstrap_samples: PositiveInt
     max_shift_frames: PositiveInt  # SyncNet: 15
     seed: int
-    threads: PositiveInt
 
 
 class Report(Section):
@@ -232,6 +228,7 @@ class Params(Section):
     generate: Generate
     evaluate: Evaluate
     report: Report
+    compute: Compute
     tracking: Tracking
     retrain: Retrain
     ablate: Ablate
@@ -250,10 +247,13 @@ def load_params(path: Path | None = None) -> Params:
 def parse_params(values: dict[str, Any], where: str, schema: type[Schema] = Params) -> Schema:  # type: ignore[assignment]
     """Validate a nested mapping of parameters; `where` names its origin in errors."""
     try:
-        return schema.model_validate(values)
+        params = schema.model_validate(values)
+        wrong = list(contradictions(params)) if isinstance(params, Params) else []
     except ValidationError as error:
-        lines = [f"{where} has wrong parameters:", *explain(error, schema)]
-        raise DicetalkError("\n  ".join(lines)) from None
+        wrong = explain(error, schema)
+    if wrong:
+        raise DicetalkError("\n  ".join([f"{where} has wrong parameters:", *wrong]))
+    return params
 
 
 def config_hash(*sections: Any) -> str:

@@ -33,7 +33,6 @@ class Synthesize(Section):
     """Procedural raw corpora; `null` in `params.yaml` means the user's own data lies in `index.*.root`."""
 
     seed: int
-    workers: PositiveInt
     mead: SyntheticMead
     hdtf: SyntheticHdtf
 
@@ -82,13 +81,6 @@ class Index(Section):
 class Preprocess(Section):
     """From raw clips to aligned face crops with sound; see `docs/data.md` for every rule."""
 
-    scheduler: str = Field(
-        pattern=r"^(local|(tcp|tls)://.+)$"
-    )  # processes here, or a Dask scheduler's address
-    workers: PositiveInt  # processes of `local`
-    clip_timeout_seconds: (
-        PositiveFloat  # a clip that takes longer is given up, so that none can stop the rest
-    )
     fps: PositiveFloat
     sample_rate_hz: PositiveInt
     size_px: PositiveInt
@@ -98,17 +90,15 @@ class Preprocess(Section):
     mask_area: PositiveFloat  # face box scaled by this for the mask; official code: 1.1
     min_seconds: PositiveFloat
     max_seconds: PositiveFloat
-    min_face_score: Probability = Field(ge=0, le=1)
+    min_face_score: Probability
     min_face_px: PositiveInt
     max_gap_frames: int = Field(ge=0)
     redetect_every_frames: PositiveInt
-    rival_size: Probability = Field(
-        gt=0, le=1
-    )  # another face counts from this part of the followed one's size
+    rival_size: Probability = Field(gt=0)  # another face counts from this part of the followed one's size
     cut_brightness: float = Field(ge=0)  # mean change between two frames, of 255, that only a cut makes
-    cut_overlap: Probability = Field(ge=0, le=1)  # of the face's box in two frames; less is a cut
+    cut_overlap: Probability  # of the face's box in two frames; less is a cut
     max_outside: float = Field(ge=0)  # part of the face's size that may stick out of the crop
-    min_complete: Probability = Field(ge=0, le=1)  # part of the announced duration that must be decodable
+    min_complete: Probability  # part of the announced duration that must be decodable
     max_silent_tail_seconds: float = Field(ge=0)  # silence added where sound ends first; more picture is cut
     # Of x264, at equal quality: the faster, the larger the shards; docs/performance.md has both.
     video_preset: Literal["ultrafast", "superfast", "veryfast", "medium"]
@@ -136,4 +126,3 @@ class Encode(Section):
     speech: Speech
     image_embedding_stride: PositiveInt  # every n-th frame can serve as the reference image
     batch_frames: PositiveInt
-    threads: PositiveInt

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from dicetalk.config import Probability, Section, Training, parse_params, read_yaml
+from dicetalk.config import Probability, Section, Training, TrainingCompute, parse_params, read_yaml
 
 
 class PretrainClips(Section):
     """Procedural clips of endless identities that the demo backbone is pretrained on."""
 
     seed: int
-    workers: PositiveInt
     num_people: PositiveInt
     num_takes: PositiveInt  # per person, each with its own expressions and crop
     num_frames: PositiveInt  # per take
@@ -51,9 +50,16 @@ class PretrainUnet(Section):
     attention_heads: list[PositiveInt]
     cross_attention_dim: PositiveInt
     num_frames: PositiveInt
-    short_window_fraction: Probability = Field(ge=0, le=1)
+    short_window_fraction: Probability
     sigma_log_mean: float
     sigma_log_std: PositiveFloat
+
+
+class PretrainCompute(Section):
+    """How it is computed."""
+
+    workers: PositiveInt
+    training: TrainingCompute  # of all parts
 
 
 class PretrainParams(Section):
@@ -63,6 +69,7 @@ class PretrainParams(Section):
     speech: PretrainSpeech
     autoencoder: PretrainAutoencoder
     unet: PretrainUnet
+    compute: PretrainCompute
 
 
 def load_pretrain_params(path: Path) -> PretrainParams:

@@ -35,7 +35,7 @@ from dicetalk.models.prior_files import read_priors, write_prior
 from dicetalk.models.projection import AudioProjection
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
-from dicetalk.training.finetune import SETTINGS_FILE, model_settings
+from dicetalk.release.package import SETTINGS_FILE, model_settings
 from dicetalk.training.priors import PRIORS_FILE, load_priors, save_priors
 
 NETWORKS: dict[str, type[ModelMixin]] = {

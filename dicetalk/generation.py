@@ -35,7 +35,7 @@ from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
 from dicetalk.portrait import Portrait, read_portrait
-from dicetalk.precision import autocast, compute_device
+from dicetalk.precision import autocast, compute_device, fixed_threads
 from dicetalk.training.priors import PRIORS_FILE, load_priors, prior_name
 
 
@@ -48,7 +48,7 @@ class TalkingModel:
         embedder: for priors from reference videos and from speech; None in a model imported from the release.
         priors: class means by name, see `dicetalk.training.priors`.
         speech: the speech encoder the model was trained with.
-        settings: how inputs were prepared in training, see `dicetalk.training.finetune.model_settings`.
+        settings: how inputs were prepared in training, see `dicetalk.release.package.model_settings`.
     """
 
     pipeline: DiceTalkPipeline
@@ -206,6 +206,7 @@ def generate_one(
     audio: Path,
     output: Path,
     settings: Generate,
+    threads: int,
     emotion: str | None = None,
     level: int = 1,
     reference_video: Path | None = None,
@@ -218,6 +219,7 @@ def generate_one(
         audio: speech, or a video with speech.
         output: mp4 to write.
         settings: seed, sampling steps and guidance scales.
+        threads: of PyTorch.
         emotion: mode P: one of the eight names, or a mixture as `dicetalk.emotion_mix` reads it.
         level: mode P: 1 to 3; neutral has level 1 only.
         reference_video: mode V: somebody who shows the emotion. With neither, mode A reads it from the
@@ -231,17 +233,18 @@ def generate_one(
     keys = ("size_px", "crop_margin", "mask_area", "min_face_score")
     portrait = read_portrait(image, **{key: model.settings[key] for key in keys})
     samples = read_audio(audio, SAMPLE_RATE_HZ)
-    speech = model.speech.encode(samples)
-    if emotion is not None:
-        prior = model.mixed_prior(parse_emotion(emotion, level))
-        settings = at_level(settings, level)
-    elif reference_video is not None:
-        prior = prior_of_video(model, reference_video)
-    else:
-        prior = prior_of_speech(model, speech)
-    num_frames = len(speech) // (TOKENS_PER_TICK * model.frame_stride)
-    request = Request(portrait, speech, prior, num_frames, settings.seed)
-    frames = generate_frames(model, [request], settings)[0]
+    with fixed_threads(threads):
+        speech = model.speech.encode(samples)
+        if emotion is not None:
+            prior = model.mixed_prior(parse_emotion(emotion, level))
+            settings = at_level(settings, level)
+        elif reference_video is not None:
+            prior = prior_of_video(model, reference_video)
+        else:
+            prior = prior_of_speech(model, speech)
+        num_frames = len(speech) // (TOKENS_PER_TICK * model.frame_stride)
+        request = Request(portrait, speech, prior, num_frames, settings.seed)
+        frames = generate_frames(model, [request], settings)[0]
     write_result(output, frames, samples, model.settings["fps"], model.provenance(settings))
 
 

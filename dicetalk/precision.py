@@ -1,12 +1,41 @@
-"""Where to compute on this machine, and with which arithmetic."""
+"""Where to compute on this machine, on how many threads, and with which arithmetic."""
 
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import scipy.linalg  # noqa: F401  SciPy's own BLAS, which `fixed_threads` cannot bound before it is loaded
 import torch
+from threadpoolctl import threadpool_limits
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def fixed_threads(num_threads: int = 1) -> Iterator[None]:
+    """Compute on as many threads as the code says, not the environment: the last bits depend on the number.
+
+    How a matrix product or a decomposition is divided decides in which order it is summed. Inside, also as a
+    decorator, NumPy, SciPy and OpenMP keep to one thread; afterwards everything is as before. The numbers are
+    the process's, so blocks must not overlap in several threads; and of OpenMP each thread has its own, so
+    one that is started inside still has to call `torch.set_num_threads`.
+
+    Args:
+        num_threads: PyTorch's.
+    """
+    before = torch.get_num_threads()
+    with threadpool_limits(1):
+        torch.set_num_threads(num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compute_device() -> torch.device:

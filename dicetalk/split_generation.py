@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dicetalk.config import Generate
+from dicetalk.config import Generate, GenerateCompute
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.shards import Sample, read_samples
 from dicetalk.data.speech import TOKENS_PER_TICK
@@ -73,11 +73,14 @@ class SplitGenerator:
         encoded: `data/encoded/mead`.
         processed: `data/processed/mead`.
         settings: the section of `params.yaml`.
+        threads: of PyTorch.
         run_dir: where finished videos are put.
     """
 
-    def __init__(self, model: Path, encoded: Path, processed: Path, settings: Generate, run_dir: Path):
-        torch.set_num_threads(settings.threads)
+    def __init__(
+        self, model: Path, encoded: Path, processed: Path, settings: Generate, threads: int, run_dir: Path
+    ):
+        torch.set_num_threads(threads)
         self.model, self.settings, self.run_dir = load_model(model), settings, run_dir
         self.test, self.train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
         self.jobs = plan_jobs(self.test, self.train, settings, self.model.frame_stride)
@@ -110,7 +113,13 @@ def _work(batch: list[Job]) -> None:
 
 
 def generate_test_split(
-    model: Path, encoded: Path, processed: Path, settings: Generate, run_dir: Path, output: Path
+    model: Path,
+    encoded: Path,
+    processed: Path,
+    settings: Generate,
+    compute: GenerateCompute,
+    run_dir: Path,
+    output: Path,
 ) -> dict[str, int]:
     """Generate the videos of all modes and `manifest.parquet`; a killed run continues.
 
@@ -121,22 +130,23 @@ def generate_test_split(
         encoded: `data/encoded/mead`.
         processed: `data/processed/mead`.
         settings: the section of `params.yaml`.
+        compute: its part of `compute`.
         run_dir: where finished videos wait for the rest.
         output: `outputs/generated`.
 
     Returns:
         Number of videos per system.
     """
-    arguments = (model, encoded, processed, settings, run_dir)
+    arguments = (model, encoded, processed, settings, compute.threads, run_dir)
     here = SplitGenerator(*arguments)
     jobs = here.jobs
     batches = [batch for batch in _batches(jobs, settings.batch_clips) if not _done(batch, run_dir)]
-    if settings.workers == 1:
+    if compute.workers == 1:
         for batch in track(batches, "generate"):
             here.write(batch)
     elif batches:
         with in_processes(
-            settings.workers, _work, batches, prepare=_start_worker, arguments=arguments
+            compute.workers, _work, batches, prepare=_start_worker, arguments=arguments
         ) as results:
             for _ in track(results, "generate", total=len(batches)):
                 pass

@@ -123,7 +123,12 @@ class MlflowTracker(Tracker):
 
 
 @contextmanager
-def stage_run(stage: str, tracking: Tracking, logged: BaseModel | Mapping[str, Any]) -> Iterator[Tracker]:
+def stage_run(
+    stage: str,
+    tracking: Tracking,
+    logged: BaseModel | Mapping[str, Any],
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[Tracker]:
     """Open the run of one stage, nested in the pipeline's run; it ends FINISHED, KILLED or FAILED.
 
     KILLED is what a signal stopped, see `dicetalk.signals`; FAILED, any other exception.
@@ -132,6 +137,7 @@ def stage_run(stage: str, tracking: Tracking, logged: BaseModel | Mapping[str, A
         stage: name of the stage, also of the run.
         tracking: the `tracking` section; with `uri: null` nothing is logged.
         logged: what the stage's result depends on, logged as flat parameters `<stage>.<key>.<key>`.
+        tags: of the stage's run.
 
     Yields:
         Where to log. Processes other than rank 0 of a distributed run get the null object.
@@ -146,6 +152,7 @@ def stage_run(stage: str, tracking: Tracking, logged: BaseModel | Mapping[str, A
         parent_id = _find_or_create_parent(client, experiment_id)
     run_id = _find_or_create_stage_run(client, experiment_id, parent_id, stage, logged)
     with _ending(MlflowTracker(client, run_id)) as tracker:
+        tracker.set_tags(tags or {})
         if not owns_parent:
             yield tracker
             return

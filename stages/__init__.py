@@ -24,6 +24,7 @@ def run(main: Callable[[], None]) -> None:
     from dicetalk.files import write_json
     from dicetalk.launch import end_with_dvc, is_main_process, is_started_process
     from dicetalk.progress import format_seconds, log
+    from dicetalk.runs.work import remove_leftovers, remove_recorded
     from dicetalk.signals import handled
 
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
@@ -31,6 +32,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         with handled():
             end_with_dvc()
+            if "DVC_STAGE" in os.environ and is_main_process() and not is_started_process():
+                remove_recorded()
+                remove_leftovers(os.environ["DVC_STAGE"])
             main()
     except DicetalkError as error:
         log(f"{stage}: {error}")

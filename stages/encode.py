@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from dicetalk.config import config_hash, load_params
-from dicetalk.files import sha256_file, write_json
+from dicetalk.config import load_params
+from dicetalk.files import write_json
+from dicetalk.launch import chosen_dataset
+from dicetalk.runs.work import stage_work
 from stages import run
-
-BACKBONE = Path("models/backbone")
 
 
 def main() -> None:
     """Read `encode` and write `data/encoded/<dataset>/`."""
     params = load_params()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=params.index.names(), required=True)
-    dataset = parser.parse_args().dataset
-    settings = params.encode
+    dataset = chosen_dataset(params.index.names(), str(__doc__))
 
     import torch
 
     from dicetalk.data.encode import encode_set, load_clip_encoder
 
-    torch.set_num_threads(settings.threads)
-    processed = Path(f"data/processed/{dataset}")
-    weights = [sha256_file(path) for path in sorted(BACKBONE.rglob("*.safetensors"))]
-    key = config_hash(settings, weights, sha256_file(processed / "kept.parquet"))
-    encoder = load_clip_encoder(BACKBONE, settings)
-    run_dir, output = Path(f"runs/encode-{dataset}-{key}"), Path(f"data/encoded/{dataset}")
-    counts = encode_set(processed, encoder, run_dir, output)
-    write_json(Path(f"metrics/encode-{dataset}.json"), counts)
+    torch.set_num_threads(params.compute.encode.threads)
+    processed, output = Path(f"data/processed/{dataset}"), Path(f"data/encoded/{dataset}")
+    with stage_work(f"encode@{dataset}", params.compute.resume) as work:
+        encoder = load_clip_encoder(Path("models/backbone"), params.encode)
+        counts = encode_set(processed, encoder, work.folder, output)
+        write_json(Path(f"metrics/encode-{dataset}.json"), counts)
 
 
 if __name__ == "__main__":

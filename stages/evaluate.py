@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import atomic_path, write_json
+from dicetalk.runs.work import stage_work
 from dicetalk.tracking import stage_run
 from stages import run
-
-WORK = Path("runs/evaluate")  # measured clips, from which a killed evaluation continues
 
 
 def main() -> None:
@@ -19,13 +17,17 @@ def main() -> None:
 
     from dicetalk.evaluation.evaluate import evaluate_generated
 
-    with stage_run("evaluate", params.tracking, params.evaluate) as tracker:
+    with (
+        stage_work("evaluate", params.compute.resume) as work,
+        stage_run("evaluate", params.tracking, params.evaluate, work.tags()) as tracker,
+    ):
         evaluation = evaluate_generated(
             Path("outputs/generated"),
             Path("data/processed/mead"),
             Path("models/evaluators"),
             params.evaluate,
-            WORK,
+            params.compute.evaluate.threads,
+            work.folder,
         )
         values = {
             f"{system}/{metric}": estimate["value"]
@@ -33,10 +35,9 @@ def main() -> None:
             for metric, estimate in metrics.items()
         }
         tracker.log_metrics(values)
-    with atomic_path(Path("outputs/evaluation/per_clip.parquet")) as temporary:
-        evaluation.per_clip.to_parquet(temporary, index=False)
-    write_json(Path("metrics/evaluate.json"), evaluation.report)
-    shutil.rmtree(WORK)
+        with atomic_path(Path("outputs/evaluation/per_clip.parquet")) as temporary:
+            evaluation.per_clip.to_parquet(temporary, index=False)
+        write_json(Path("metrics/evaluate.json"), evaluation.report)
 
 
 if __name__ == "__main__":

@@ -6,23 +6,25 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+from dicetalk.runs.work import stage_work
 from dicetalk.tracking import stage_run
 from stages import run
-
-PROCESSED = [Path("data/processed/mead"), Path("data/processed/hdtf")]
 
 
 def main() -> None:
     """Read `evaluators` and write `models/evaluators/` and `metrics/evaluators.json`."""
     params = load_params()
+    settings, compute = params.evaluators, params.compute.evaluators
 
     from dicetalk.training.evaluators import train_evaluators
 
-    with stage_run("evaluators", params.tracking, params.evaluators) as tracker:
-        results = train_evaluators(
-            params.evaluators, PROCESSED, Path("models/evaluators"), Path("runs"), tracker
-        )
-    write_json(Path("metrics/evaluators.json"), results)
+    with (
+        stage_work("evaluators", params.compute.resume) as work,
+        stage_run("evaluators", params.tracking, settings, work.tags()) as tracker,
+    ):
+        clips = [Path("data/processed/mead"), Path("data/processed/hdtf")]
+        results = train_evaluators(settings, compute, clips, Path("models/evaluators"), work.folder, tracker)
+        write_json(Path("metrics/evaluators.json"), results)
 
 
 if __name__ == "__main__":

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dicetalk.config import config_hash, load_params
-from dicetalk.files import sha256_file, write_json
+from dicetalk.config import load_params
+from dicetalk.files import write_json
+from dicetalk.runs.work import stage_work
 from stages import run
 
-MODEL = Path("models/dicetalk")
-ENCODED, PROCESSED = Path("data/encoded/mead"), Path("data/processed/mead")
 OUTPUT = Path("outputs/generated")
 
 
 def main() -> None:
     """Read `generate` and write `outputs/generated/`."""
     params = load_params()
-    settings = params.generate
+    settings, compute = params.generate, params.compute.generate
 
     from dicetalk.interpolation import load_interpolator
     from dicetalk.split_generation import example_videos, generate_test_split
     from dicetalk.tracking import stage_run
 
-    inputs = [*sorted(MODEL.rglob("*.safetensors")), ENCODED / "clips.parquet"]
-    # Not the settings alone: weights may be absent.
-    between = load_interpolator(settings.interpolation).name
-    run_dir = Path(f"runs/generate-{config_hash(settings, between, [sha256_file(path) for path in inputs])}")
-    with stage_run("generate", params.tracking, settings) as tracker:
-        videos = generate_test_split(MODEL, ENCODED, PROCESSED, settings, run_dir, OUTPUT)
+    between = load_interpolator(settings.interpolation).name  # another one where weights are absent
+    with (
+        stage_work("generate", params.compute.resume, [between]) as work,
+        stage_run("generate", params.tracking, settings, work.tags()) as tracker,
+    ):
+        model, encoded, processed = (
+            Path(folder) for folder in ("models/dicetalk", "data/encoded/mead", "data/processed/mead")
+        )
+        videos = generate_test_split(model, encoded, processed, settings, compute, work.folder, OUTPUT)
         for path in example_videos(OUTPUT):
             tracker.log_image(path)
-    write_json(Path("metrics/generate.json"), {"videos": videos})
+        write_json(Path("metrics/generate.json"), {"videos": videos})
 
 
 if __name__ == "__main__":

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+from dicetalk.launch import chosen_dataset
 from stages import run
 
 
 def main() -> None:
     """Read `index.<dataset>` and write its table."""
     index = load_params().index
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=index.names(), required=True)
-    dataset = parser.parse_args().dataset
+    dataset = chosen_dataset(index.names(), str(__doc__))
 
     from dicetalk.data.index import build_index
 

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dicetalk.config import config_hash, load_params
-from dicetalk.files import sha256_file, write_json
+from dicetalk.config import load_params
+from dicetalk.files import write_json
 from dicetalk.launch import is_main_process, start_processes
+from dicetalk.runs.work import stage_work
 from stages import run
-
-EMBEDDER, PRIORS = Path("models/embedder"), Path("models/priors.safetensors")
 
 
 def main() -> None:
     """Read `learn_bank` and write `models/bank/`."""
     params = load_params()
-    settings = params.learn_bank
-    if start_processes("stages.learn_bank", settings.training.num_processes):
-        return
+    settings, compute = params.learn_bank, params.compute.learn_bank
+    with stage_work("learn_bank", params.compute.resume) as work:
+        if start_processes("stages.learn_bank", compute.num_processes):
+            return
 
-    from dicetalk.models.embedder import EmotionEmbedder
-    from dicetalk.tracking import stage_run
-    from dicetalk.training.bank import learn_bank
-    from dicetalk.training.priors import load_priors
+        from dicetalk.models.embedder import EmotionEmbedder
+        from dicetalk.tracking import stage_run
+        from dicetalk.training.bank import learn_bank
+        from dicetalk.training.priors import load_priors
 
-    run_dir = Path(f"runs/learn_bank-{config_hash(settings, sha256_file(PRIORS))}")
-    with stage_run("learn_bank", params.tracking, settings) as tracker:
-        metrics = learn_bank(
-            encoded_mead=Path("data/encoded/mead"),
-            embedder=EmotionEmbedder.from_pretrained(EMBEDDER),
-            priors=load_priors(PRIORS),
-            prior_source=params.priors.source,
-            backbone=Path("models/backbone"),
-            settings=settings,
-            run_dir=run_dir,
-            output=Path("models/bank"),
-            tracker=tracker,
-        )
-        if is_main_process():
-            write_json(Path("metrics/learn_bank.json"), metrics)
-        tracker.log_artifact(Path("metrics/learn_bank.json"))
+        with stage_run("learn_bank", params.tracking, settings, work.tags()) as tracker:
+            metrics = learn_bank(
+                encoded_mead=Path("data/encoded/mead"),
+                embedder=EmotionEmbedder.from_pretrained("models/embedder"),
+                priors=load_priors(Path("models/priors.safetensors")),
+                prior_source=params.priors.source,
+                backbone=Path("models/backbone"),
+                settings=settings,
+                compute=compute,
+                run_dir=work.folder,
+                output=Path("models/bank"),
+                tracker=tracker,
+            )
+            if is_main_process():
+                write_json(Path("metrics/learn_bank.json"), metrics)
+            tracker.log_artifact(Path("metrics/learn_bank.json"))
 
 
 if __name__ == "__main__":

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+from dicetalk.launch import chosen_dataset
 from stages import run
 
 
 def main() -> None:
     """Read `preprocess` and write `data/processed/<dataset>/`."""
     params = load_params()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=params.index.names(), required=True)
-    dataset = parser.parse_args().dataset
+    dataset = chosen_dataset(params.index.names(), str(__doc__))
 
-    from dicetalk.data.preprocess import preprocess_index
+    from dicetalk.data.preprocess import preprocess_index, stop_after_crashes
 
     index = Path(f"data/index/{dataset}.parquet")
-    summary = preprocess_index(index, Path(f"data/processed/{dataset}"), params.preprocess)
+    output = Path(f"data/processed/{dataset}")
+    compute = params.compute
+    summary = preprocess_index(index, output, params.preprocess, compute.preprocess, compute.resume)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
+    stop_after_crashes(summary)
 
 
 if __name__ == "__main__":

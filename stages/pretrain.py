@@ -9,6 +9,9 @@ import argparse
 from pathlib import Path
 
 from dicetalk.config_recipe import load_pretrain_params
+from dicetalk.runs.work import stage_work
+
+TRAINED = ("speech", "autoencoder", "unet")
 
 
 def main() -> None:
@@ -19,7 +22,12 @@ def main() -> None:
     params = load_pretrain_params(Path("params.yaml"))
     from dicetalk.training import pretraining
 
-    getattr(pretraining, f"run_{part}")(params, Path("work"))
+    do = getattr(pretraining, f"run_{part}")
+    if part not in TRAINED:
+        do(params, Path("work"))
+        return
+    with stage_work(part, "stop") as work:
+        do(params, Path("work"), work.folder)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ MEAD, HDTF = Path("data/synthetic/mead"), Path("data/synthetic/hdtf")
 
 def main() -> None:
     """Read `synthesize` and write `data/synthetic/{mead,hdtf}`."""
-    params = load_params().synthesize
+    loaded = load_params()
+    params, workers = loaded.synthesize, loaded.compute.synthesize.workers
 
     from dicetalk.synthetic.corpus import MARKER, write_hdtf, write_mead
 
@@ -24,7 +25,7 @@ def main() -> None:
                 (empty / MARKER).write_text("Nothing: synthesize is null in params.yaml; see index.*.root.\n")
         counts: dict[str, dict[str, int]] = {}
     else:
-        counts = {"mead": write_mead(MEAD, params), "hdtf": write_hdtf(HDTF, params)}
+        counts = {"mead": write_mead(MEAD, params, workers), "hdtf": write_hdtf(HDTF, params, workers)}
     write_json(Path("metrics/synthesize.json"), counts)
 
 

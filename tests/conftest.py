@@ -1,4 +1,4 @@
-"""Shared fixtures: one thread, no telemetry, and where optional real test data lives."""
+"""Shared fixtures: one thread, no telemetry, and tests of real data only where there is some."""
 
 from __future__ import annotations
 
@@ -15,14 +15,27 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from shared_data import REPOSITORY, SHARED
 
 SLOW_TIMEOUT_S = 1800  # minutes here may be ten times that on another machine; a hang ends all the same
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests with no timeout of their own more than that of pyproject.toml, meant for fast ones."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once what lacks, instead of skipping test by test; `-q` would hide a header."""
+    if not SHARED.is_dir():
+        terminalreporter.write_line(
+            f"no folder {SHARED} (DICETALK_SHARED): tests on real clips are deselected"
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of real data where there is none, and give slow tests time.
+
+    Slow tests with no timeout of their own get more than that of pyproject.toml, meant for fast ones.
+    """
+    if not SHARED.is_dir():
+        config.hook.pytest_deselected(items=[item for item in items if "shared_dir" in item.fixturenames])
+        items[:] = [item for item in items if "shared_dir" not in item.fixturenames]
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
@@ -44,8 +57,5 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Folder of real clips, portraits and golden vectors that are not part of the repository."""
-    folder = Path(os.environ.get("DICETALK_SHARED", REPOSITORY.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"real test data not found at {folder}; set DICETALK_SHARED")
-    return folder
+    """Folder of real clips, portraits and full golden vectors; without it, tests that ask are left out."""
+    return SHARED

@@ -112,6 +112,58 @@ def test_a_wrong_value_is_refused_by_its_path(demo: dict, path: str, value: Any,
     assert message in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluate.protocol": "papr"}, "evaluate.protocol: unknown, expected one of demo, eat, mead, "),
+        ({"generate.modes": []}, "generate.modes: should name one or more of P, V and A, each once,"),
+        ({"generate.modes": ["P", "P"]}, "generate.modes: should name one or more"),
+        (
+            {"generate.guidance_sigmas": [20.0, 0.5]},
+            "generate.guidance_sigmas: should be lowest and highest, found 20",
+        ),
+        ({"generate.sigma_min": 50.0}, "generate.sigma_min: 50 should be below sigma_max, 40"),
+        ({"generate.window_overlap": 8}, "generate.window_overlap: should be below 8, train_diffusion.num_"),
+        ({"generate.num_frames": 15}, "30 frames at 25 fps; protocol demo measures 32, so set it to 16 or"),
+        ({"compute.train_diffusion.num_processes": 5}, "train_diffusion.training.batch_size: 12, the batch"),
+        ({"compute.learn_bank.num_processes": 3}, "learn_bank.training.batch_size: 64, the batch of all"),
+        ({"compute.evaluators.num_processes": 2}, "compute.evaluators.num_processes: these small networks"),
+        (
+            {"compute.train_diffusion.fully_sharded": True, "compute.train_diffusion.num_processes": 1},
+            "compute.train_diffusion.fully_sharded: divides weights among processes, of which",
+        ),
+        ({"preprocess.fps": 30.0}, "preprocess.fps: speech features and metrics are made for 25, found 30"),
+        ({"preprocess.sample_rate_hz": 44100}, "preprocess.sample_rate_hz: speech features and metrics are"),
+        ({"preprocess.min_seconds": 31.0}, "preprocess.min_seconds: 31 is above max_seconds, so no clip is"),
+        (
+            {"preprocess.max_seconds": 0.5, "preprocess.min_seconds": 0.1},
+            "preprocess.max_seconds: no clip is as long as a training window of train_diffusion, 0.60 s",
+        ),
+        ({"train_embedder.num_heads": 5}, "train_embedder.hidden_dim: 96 is no multiple of num_heads, 5"),
+        ({"learn_bank.num_heads": 5}, "learn_bank.dim: 64 is no multiple of num_heads, 5"),
+        ({"train_diffusion.clip_prior_fraction": 1.5}, "clip_prior_fraction: should be less than or equal"),
+        ({"train_diffusion.condition_dropout.all": -0.1}, "condition_dropout.all: should be greater than or"),
+        ({"preprocess.min_face_score": 2.0}, "preprocess.min_face_score: should be less than or equal to 1"),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused(
+    demo: dict, changes: dict[str, Any], message: str
+) -> None:
+    values = demo
+    for path, value in changes.items():
+        values = changed(values, path, value)
+    with pytest.raises(DicetalkError) as caught:
+        parse_params(values, "params.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2 and message in lines[1]
+
+
+def test_a_corpus_is_called_by_a_known_name(demo: dict) -> None:
+    values = changed(demo, "index", demo["index"] | {"x;touch y;": demo["index"]["mead"]})
+    with pytest.raises(DicetalkError, match="index.x;touch y;: unknown parameter"):
+        parse_params(values, "params.yaml")
+
+
 def test_every_wrong_key_is_reported_at_once(demo: dict) -> None:
     values = changed(changed(demo, "preprocess.fps", -1.0), "evaluate.sed", 1)
     del values["report"]

@@ -13,12 +13,13 @@ from pretended_gpu import pretended_gpu
 from torch import nn
 from toy_clips import toy_clips
 
-from dicetalk.config import Params, Training, load_params
+from dicetalk.config import Params, Training, TrainingCompute, load_params
 from dicetalk.evaluation.store import load_network
 from dicetalk.generation import Request, generate_frames, load_model
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.portrait import Portrait
+from dicetalk.release.package import package_model
 from dicetalk.tracking import Tracker
 from dicetalk.training import bank, discrimination, embedder, evaluators, finetune
 from dicetalk.training.checkpoint import append_log
@@ -61,7 +62,13 @@ def params(repository: Path) -> Params:
 
 
 def one_step(
-    objective: Objective, settings: Training, run_dir: Path, _: Tracker, label: str, *rest: Any
+    objective: Objective,
+    settings: Training,
+    _compute: TrainingCompute,
+    run_dir: Path,
+    _tracker: Tracker,
+    label: str,
+    *rest: Any,
 ) -> dict[str, float]:
     """Stand in for the training loop, whose own libraries would look for a real GPU."""
     loss, logged = objective.loss(0, settings.batch_size)
@@ -91,6 +98,7 @@ def test_embedder(project: Path, params: Params, tmp_path: Path, monkeypatch: py
         embedder.train_embedder(
             project / "data/encoded/mead",
             params.train_embedder,
+            params.compute.train_embedder,
             tmp_path / "run",
             tmp_path / "embedder",
             Tracker(),
@@ -110,6 +118,7 @@ def test_bank(
             prior_source="embedding",
             backbone=project / "models/backbone",
             settings=params.learn_bank.model_copy(update={"use_bank": use_bank}),
+            compute=params.compute.learn_bank,
             run_dir=tmp_path / "run",
             output=tmp_path / "bank",
             tracker=Tracker(),
@@ -122,9 +131,10 @@ def test_bank(
 def test_evaluators(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = toy_clips()
     monkeypatch.setattr(evaluators, "load_processed", lambda *_: clips[:16])
-    settings = load_params(repository / "profiles/smoke.yaml").evaluators
+    params = load_params(repository / "profiles/smoke.yaml")
+    out, runs = tmp_path / "evaluators", tmp_path / "runs"
     with pretended_gpu(monkeypatch):
-        results = evaluators.train_evaluators(settings, [], tmp_path / "evaluators", tmp_path / "runs")
+        results = evaluators.train_evaluators(params.evaluators, params.compute.evaluators, [], out, runs)
     assert set(results) == set(evaluators.OBJECTIVES)
     for kind, result in results.items():
         assert load_network(tmp_path / "evaluators", kind).sha256 == result["sha256"]
@@ -139,6 +149,7 @@ def test_diffusion_training_and_generation(
     portrait = Portrait(np.full((64, 64, 3), 40, np.uint8), (8, 8, 48, 48))
     with pretended_gpu(monkeypatch):
         finetune.train_diffusion(params, project, tmp_path / "run", Tracker())
+        package_model(params, project / "models", project / "models/dicetalk")
         model = load_model(project / "models/dicetalk")
         assert model.pipeline.unet.device.type == "cuda"
         prior = model.embed(torch.zeros(16, 1, 6), torch.zeros(8, 136))

@@ -20,6 +20,7 @@ from dicetalk.exchange import export_model, import_model, import_release
 from dicetalk.generation import generate_one, load_model
 from dicetalk.labels import EMOTIONS
 from dicetalk.models.pipeline import DiceTalkPipeline
+from dicetalk.release.package import package_model
 from dicetalk.tracking import Tracker
 from dicetalk.training.finetune import train_diffusion
 
@@ -27,7 +28,9 @@ from dicetalk.training.finetune import train_diffusion
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     root = tiny_models.write_project(tmp_path_factory.mktemp("project"))
-    train_diffusion(tiny_models.tiny_params(repository, num_steps=1), root, root / "run", Tracker())
+    params = tiny_models.tiny_params(repository, num_steps=1)
+    train_diffusion(params, root, root / "run", Tracker())
+    package_model(params, root / "models", root / "models/dicetalk")
     return root / "models/dicetalk"
 
 
@@ -97,6 +100,7 @@ def test_import_from_backbone_and_release_alone_generates(
         media / "Audio2Face-3D-Samples__Claire_neutral.wav",
         tmp_path / "out.mp4",
         Generate(**{**after.settings["generate"], "num_inference_steps": 1}),
+        threads=1,
         emotion="happy",
         level=2,
     )

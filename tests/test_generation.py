@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_models
+from threads import allowed_threads, threads_in_use
 
-from dicetalk import split_generation
-from dicetalk.config import Generate, Speech, load_params
+from dicetalk import generation, split_generation
+from dicetalk.config import Generate, GenerateCompute, Speech, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.media import probe, read_audio, read_video
 from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, encode_landmarks, write_shard
@@ -26,6 +27,7 @@ from dicetalk.generation import (
     write_video,
 )
 from dicetalk.portrait import Portrait, read_portrait
+from dicetalk.release.package import package_model
 from dicetalk.split_generation import choose_clips, generate_test_split, plan_jobs
 from dicetalk.tracking import Tracker
 from dicetalk.training.finetune import train_diffusion
@@ -39,8 +41,6 @@ def settings(repository: Path) -> Generate:
         "num_inference_steps": 2,
         "modes": ["P", "V", "A"],
         "batch_clips": 4,
-        "workers": 1,
-        "threads": 1,
     }
     return section.model_copy(update=changes | {"max_clips_per_mode": {"P": 5, "V": 3, "A": 2}})
 
@@ -48,7 +48,9 @@ def settings(repository: Path) -> Generate:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     root = tiny_models.write_project(tmp_path_factory.mktemp("project"))
-    train_diffusion(tiny_models.tiny_params(repository, num_steps=1), root, root / "run", Tracker())
+    params = tiny_models.tiny_params(repository, num_steps=1)
+    train_diffusion(params, root, root / "run", Tracker())
+    package_model(params, root / "models", root / "models/dicetalk")
     _write_processed_test_clips(root)
     return root
 
@@ -76,13 +78,16 @@ def _write_processed_test_clips(root: Path) -> None:
     write_shard(root / "data/processed/mead/shard-000000.tar", iter(samples))
 
 
-def _generate(project: Path, settings: Generate, run_dir: Path, output: Path) -> dict[str, int]:
+def _generate(
+    project: Path, settings: Generate, run_dir: Path, output: Path, workers: int = 1
+) -> dict[str, int]:
     data = project / "data"
     return generate_test_split(
         project / "models/dicetalk",
         data / "encoded/mead",
         data / "processed/mead",
         settings,
+        GenerateCompute(workers=workers, threads=1),
         run_dir,
         output,
     )
@@ -154,8 +159,7 @@ def test_a_named_level_has_its_own_guidance(project, settings, tmp_path: Path, m
 def test_workers_write_the_same_bytes(project, settings, tmp_path: Path):
     written = []
     for workers in (1, 2):
-        changed = settings.model_copy(update={"workers": workers})
-        _generate(project, changed, tmp_path / f"run-{workers}", tmp_path / f"out-{workers}")
+        _generate(project, settings, tmp_path / f"run-{workers}", tmp_path / f"out-{workers}", workers)
         out = tmp_path / f"out-{workers}"
         written.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.mp4")})
     assert len(written[0]) == 10 and written[0] == written[1]
@@ -185,7 +189,27 @@ def test_emotion_and_reference_video_together_are_refused(
     model: TalkingModel, settings: Generate, tmp_path: Path
 ):
     with pytest.raises(DicetalkError, match="not both"):
-        generate_one(model, tmp_path, tmp_path, tmp_path, settings, emotion="happy", reference_video=tmp_path)
+        generate_one(model, tmp_path, tmp_path, tmp_path, settings, 1, "happy", reference_video=tmp_path)
+
+
+def test_one_video_takes_the_threads_it_is_given_whatever_is_allowed(
+    model, settings, tmp_path: Path, monkeypatch
+):
+    seen = []
+    tokens = np.zeros((24, 1, 6), np.float32)
+    portrait = Portrait(np.zeros((64, 64, 3), np.uint8), (8, 8, 48, 48))
+    monkeypatch.setattr(generation, "read_portrait", lambda path, **_: portrait)
+    monkeypatch.setattr(generation, "read_audio", lambda path, rate: np.zeros(7680, np.float32))
+    monkeypatch.setattr(model.speech, "encode", lambda samples: seen.append(threads_in_use()) or tokens)
+
+    def record(used: TalkingModel, requests: list[Request], chosen: Generate) -> np.ndarray:
+        seen.append(threads_in_use())
+        return np.zeros((1, 12, 64, 64, 3), np.uint8)
+
+    monkeypatch.setattr(generation, "generate_frames", record)
+    with allowed_threads(4):
+        generate_one(model, tmp_path, tmp_path, tmp_path / "out.mp4", settings, 2, "happy")
+    assert seen == 2 * [{"blas": 1, "torch": 2}]
 
 
 def test_portrait_of_a_photograph(shared_dir: Path):
@@ -210,7 +234,7 @@ def test_one_video_from_photograph_and_speech(model, settings, shared_dir: Path,
     media = shared_dir / "media"
     model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6), Path())
     photo, speech = media / "scikit-image__astronaut.png", media / "Audio2Face-3D-Samples__Claire_neutral.wav"
-    generate_one(model, photo, speech, tmp_path / "out.mp4", settings, emotion="happy", level=3)
+    generate_one(model, photo, speech, tmp_path / "out.mp4", settings, 1, "happy", level=3)
     seconds = len(read_audio(speech)) / 16_000
     frames = list(read_video(tmp_path / "out.mp4"))
     assert abs(len(frames) / 25 - seconds) < 0.1 and frames[0].shape == (64, 64, 3)

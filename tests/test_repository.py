@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from dicetalk.report.graph import load_yaml, read_stages
+from dicetalk.runs.code import modules_used
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,22 +21,6 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Modules that cannot change a stage's result; their edits must not re-run anything.
-PLUMBING = {
-    "config",
-    "config_base",
-    "config_data",
-    "config_errors",
-    "config_recipe",
-    "errors",
-    "files",
-    "launch",
-    "progress",
-    "signals",
-    "tracking",
-    "weights",
-    "workers",
-}
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
 
@@ -43,25 +28,9 @@ def body(stage: str) -> dict[str, Any]:
     return STAGES[stage].get("do", STAGES[stage])
 
 
-def imported(file: Path) -> set[Path]:
-    """Files of the library that `file` imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dicetalk":
-            module = REPOSITORY / Path(*node.module.split("."))
-            found |= {module.with_suffix(".py")} | {module / f"{alias.name}.py" for alias in node.names}
-    return {path for path in found if path.is_file()}
-
-
 def closure(file: Path) -> set[str]:
     """Library files that a stage reaches, relative to the repository, plumbing left out."""
-    seen, todo = set(), [file]
-    while todo:
-        new = imported(todo.pop()) - seen
-        seen |= new
-        todo += new
-    plumbing = {REPOSITORY / f"dicetalk/{name}.py" for name in PLUMBING}
-    return {path.relative_to(REPOSITORY).as_posix() for path in seen - plumbing}
+    return {path.relative_to(REPOSITORY).as_posix() for path in modules_used(file)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -76,12 +45,65 @@ def test_a_stage_depends_on_itself_and_on_the_modules_it_uses(stage: str) -> Non
     assert not unused, f"remove from deps of {stage} in dvc.yaml: {sorted(unused)}"
 
 
+# Read and not declared: how it is computed, where it is logged, and corpora, which come as folders of clips.
+NOT_DECLARED = ("compute", "tracking", "index.names")
+# What does not reach the result: guidance of the short videos that a training shows at its validations.
+SHOWN_ONLY = {"train_diffusion": {"generate"}}
+
+
+def chains(file: Path) -> set[str]:
+    """Parameters that a file reads, e.g. `preprocess.fps` of `params.preprocess.fps`."""
+    if file.suffix == ".j2":
+        return set(re.findall(r"params\.([a-z_.]+)", file.read_text()))
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        match = re.fullmatch(r"(?:params|loaded|load_params\(\))\.([\w.]+)", text)
+        if match:
+            found.add(match[1])
+    return {chain for chain in found if not any(other.startswith(f"{chain}.") for other in found)}
+
+
+def is_declared(chain: str, declared: list[str]) -> bool:
+    return any(chain == key or chain.startswith(f"{key}.") for key in declared)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_parameters_it_reads_and_no_others(stage: str) -> None:
+    """Of files that take all parameters apart; what is handed one section can read no other."""
+    files = [REPOSITORY / f"stages/{stage}.py"]
+    files += [REPOSITORY / name for name in closure(files[0])]
+    whole = [file for file in files if file.parent.name == "stages" or "params: Params" in file.read_text()]
+    folders = [REPOSITORY / dep for dep in body(stage)["deps"] if (REPOSITORY / dep).is_dir()]
+    whole += [template for folder in folders for template in folder.rglob("*.j2")]
+    read = set().union(*map(chains, whole))
+    read = {chain for chain in read if not is_declared(chain, list(NOT_DECLARED))} - SHOWN_ONLY.get(
+        stage, set()
+    )
+    params = [item for item in body(stage).get("params", []) if isinstance(item, str)]
+    declared = [re.sub(r"index\.\$\{key\}", "index", key) for key in params]
+    missing = {chain for chain in read if not is_declared(chain, declared)}
+    unused = {key for key in declared if not any(is_declared(chain, [key]) for chain in read)}
+    assert not missing, f"add to params of {stage} in dvc.yaml: {sorted(missing)}"
+    assert not unused - {"index"}, f"remove from params of {stage} in dvc.yaml: {sorted(unused)}"
+
+
+def test_no_stage_depends_on_how_it_is_computed() -> None:
+    how = {"compute", "tracking", "retrain", "ablate"}
+    for stage in STAGES:
+        params = [item for item in body(stage).get("params", []) if isinstance(item, str)]
+        assert not {key.split(".")[0] for key in params} & how, stage
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_a_module_with_params_and_an_output_apart_from_its_inputs(stage: str) -> None:
     stage_body = body(stage)
-    assert stage_body["cmd"].startswith(f"python -m stages.{stage}")
+    assert (
+        stage_body["cmd"] == f"python -m stages.{stage}"
+    )  # nothing of params.yaml, which a shell would read
     assert stage_body["desc"]
-    outs = [out if isinstance(out, str) else next(iter(out)) for out in stage_body["outs"]]
+    outs = stage_body["outs"]
+    assert all(isinstance(out, str) for out in outs)  # `persist: true` would switch the run cache off
     assert outs and not set(outs) & set(stage_body["deps"])
     for metrics in stage_body.get("metrics", []):
         ((path, options),) = metrics.items()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import fake_corpus
 import torch
+from changes import changed
 from diffusers import UNetSpatioTemporalConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -31,18 +32,20 @@ def tiny_params(repository: Path, **training: object) -> Params:
         "checkpoint_every_steps": 2,
     }
     diffusion = params.train_diffusion
+    settings, of_diffusion = changed(diffusion.training, params.compute.train_diffusion, **steps | training)
+    compute = params.compute.model_copy(update={"train_diffusion": of_diffusion})
     diffusion = diffusion.model_copy(
         update={
             "num_frames": 4,
             "discrimination_max_sigma": 1e6,  # batches are so small that none might be below a real limit
-            "training": diffusion.training.model_copy(update=steps | training),
+            "training": settings,
         }
     )
     # The fake corpus brings its own speech features
     encode = params.encode.model_copy(
         update={"speech": params.encode.speech.model_copy(update={"backend": "logmel"})}
     )
-    return params.model_copy(update={"train_diffusion": diffusion, "encode": encode})
+    return params.model_copy(update={"train_diffusion": diffusion, "encode": encode, "compute": compute})
 
 
 def write_project(root: Path) -> Path:

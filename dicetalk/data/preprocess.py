@@ -23,70 +23,81 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from dicetalk import weights
-from dicetalk.config import Preprocess
-from dicetalk.data import (
-    clip,
-    deinterlace,
-    detect,
-    faces,
-    fan,
-    geometry,
-    landmarks,
-    media,
-    mp4,
-    scheduler,
-    shards,
-    track,
-)
+from dicetalk.config import Preprocess, PreprocessCompute
+from dicetalk.data import fan, scheduler, shards, worker
 from dicetalk.data.disk import report_need
+from dicetalk.data.earlier import REJECTED, Earlier
 from dicetalk.data.folder import index_folder
 from dicetalk.data.index import read_index
 from dicetalk.data.results import Results, log_summary
-from dicetalk.data.worker import finish_clip
 from dicetalk.errors import DicetalkError
 from dicetalk.files import explaining_full_disk, sha256_file
 from dicetalk.progress import log
+from dicetalk.runs.code import code_digests, modules_used
+from dicetalk.runs.work import CODE_CHANGES, Resume
 
-CODE = (clip, deinterlace, detect, faces, fan, geometry, landmarks, media, mp4, shards, track)
-HOW_NOT_WHAT = {"scheduler", "workers", "clip_timeout_seconds", "clips_per_shard"}
+OF_THE_SET = {"clips_per_shard"}  # parameters that say nothing about a single clip
 
 
-def preprocess_index(index: Path, output: Path, settings: Preprocess) -> dict[str, Any]:
+def preprocess_index(
+    index: Path, output: Path, settings: Preprocess, compute: PreprocessCompute, resume: Resume = "stop"
+) -> dict[str, Any]:
     """Preprocess the clips of an index file; resumes from `runs/preprocess-<set>/` after an interruption.
 
+    The output may be deleted before the next run, as DVC does: hard links to its files stay in
+    `runs/preprocess-<set>-earlier/`.
+
     Returns:
-        The summary that is also written to `summary.json`.
+        See `run_preprocess`.
     """
     table, raw_root = read_index(index)
-    return run_preprocess(table, raw_root, output, settings, Path("runs") / f"preprocess-{index.stem}")
+    run_dir = Path("runs") / f"preprocess-{index.stem}"
+    earlier = run_dir.with_name(f"{run_dir.name}-earlier")
+    return run_preprocess(table, raw_root, output, settings, compute, run_dir, earlier, resume)
 
 
-def preprocess_folder(folder: Path, output: Path, settings: Preprocess) -> dict[str, Any]:
+def preprocess_folder(
+    folder: Path, output: Path, settings: Preprocess, compute: PreprocessCompute, resume: Resume = "stop"
+) -> dict[str, Any]:
     """Preprocess every video below a folder of the user's own; see `dicetalk.data.folder` for labels."""
     run_dir = Path(output).absolute().with_name(f".{Path(output).name}-run")
-    return run_preprocess(index_folder(folder), folder, output, settings, run_dir)
+    table = index_folder(folder)
+    return run_preprocess(table, folder, output, settings, compute, run_dir, resume=resume)
 
 
 def run_preprocess(
-    table: pd.DataFrame, raw_root: Path, output: Path, settings: Preprocess, run_dir: Path
+    table: pd.DataFrame,
+    raw_root: Path,
+    output: Path,
+    settings: Preprocess,
+    compute: PreprocessCompute,
+    run_dir: Path,
+    earlier: Path | None = None,
+    resume: Resume = "stop",
 ) -> dict[str, Any]:
     """Preprocess the rows of an index table.
 
     Args:
         table: one row per clip, see `dicetalk.data.index`.
         raw_root: folder the table's paths are relative to; only read.
-        output: the processed folder; replaced as a whole when everything is done. Clips that it already holds
-            and that would come out the same are taken from it.
+        output: the processed folder; replaced as a whole when everything is done.
         settings: section `preprocess` of the parameters.
+        compute: where clips are worked on, `compute.preprocess`.
         run_dir: where the results of finished clips wait, under a hash of all they depend on. A killed run
             that is started again does not redo them. Removed at the end, but for a list of the hashes.
+        earlier: folder for hard links to the output, from which the next run takes the clips that would come
+            out the same; when missing, it takes them from the output itself.
+        resume: what to do with the clips of a killed run whose code has changed, `compute.resume`.
 
     Returns:
-        Counts: `indexed`, `kept`, `rejected`, `kept_seconds`, `reasons`.
+        What is written to `summary.json`: `indexed`, `kept`, `rejected`, `kept_seconds`, `reasons`; and what
+        says nothing about the output and so is no part of it: `recovered`, how many clips crashed in this run
+        and were done at a second try; `newly_crashed`, see `stop_after_crashes`;
+        `resumed_across_code_changes`, the modules, if clips are from before and after a change of code.
 
     Raises:
-        DicetalkError: when two clips share an id, none is kept, the disk is full, or another process is at
-            work on the same output.
+        DicetalkError: when two clips share an id, none is kept, the disk is full, another process is at work
+            on the same output, or the code of a killed run has changed and `resume` is `stop`.
     """
     output, run_dir, raw_root = Path(output), Path(run_dir).absolute(), Path(raw_root)
     rows = sorted(_plain_rows(table), key=lambda row: row["clip_id"])
@@ -94,42 +105,75 @@ def run_preprocess(
     names = ["blazeface-short-range", "facemesh"]
     names += [fan.WEIGHTS] if settings.landmarks == "face_alignment" else []
     networks = [sha256_file(path) for path in weights.fetch(names).values()]
-    common = [settings.model_dump(exclude=HOW_NOT_WHAT), networks, _code_digest()]
+    common = [settings.model_dump(exclude=OF_THE_SET), networks]
     keys = {row["clip_id"]: _key(row, raw_root, common) for row in rows}
     with _alone(run_dir), explaining_full_disk():
-        results = Results(run_dir, output, keys, settings.clips_per_shard)
-        summary = results.finished_summary()
+        code = _code()
+        before = Earlier(earlier or output, run_dir.with_name(f"{run_dir.name}-ledger.json"), code)
+        results = Results(run_dir, output, before, keys, settings.clips_per_shard, code, resume)
+        summary, recovered = results.finished_summary(), 0
         if summary is None:
-            _process(rows, results, raw_root, settings, output.name)
-            summary = results.pack(output)
+            recovered = _process(rows, results, raw_root, settings, compute, output.name)
+            summary = results.pack()
         results.clear()
+    summary |= {"recovered": recovered, "newly_crashed": results.newly_crashed}
+    summary |= {CODE_CHANGES: results.code_changes} if results.code_changes else {}
     log_summary(output, summary)
     if not summary["kept"]:
-        raise DicetalkError(f"No clip of {raw_root} could be used; {output / 'rejected.csv'} says why.")
+        raise DicetalkError(f"No clip of {raw_root} could be used; {output / REJECTED} says why.")
     return summary
 
 
+def stop_after_crashes(summary: dict[str, Any]) -> None:
+    """Raise, after all is written, when clips crashed twice that had not in the run before.
+
+    So nobody overlooks it: it may be the machine. The same command again accepts what crashes again.
+
+    Args:
+        summary: what `run_preprocess` returned.
+
+    Raises:
+        DicetalkError: with what to do.
+    """
+    if count := summary["newly_crashed"]:
+        raise DicetalkError(
+            f"{count} of {summary['indexed']} clips crashed, also alone. If that is too many, look for what "
+            "is wrong with the machine, such as too little memory. Then run the same command again: it works "
+            "on these clips only, and does without those that crash once more."
+        )
+
+
 def _process(
-    rows: list[dict[str, Any]], results: Results, raw_root: Path, settings: Preprocess, name: str
-) -> None:
-    """Work on the clips that have no result yet."""
+    rows: list[dict[str, Any]],
+    results: Results,
+    raw_root: Path,
+    settings: Preprocess,
+    compute: PreprocessCompute,
+    name: str,
+) -> int:
+    """Work on the clips that have no result yet; return how many crashed and were done at the second try."""
     todo = [row for row in rows if not results.has(row["clip_id"])]
     if len(todo) < len(rows):
         log(f"preprocess {name}: {len(rows) - len(todo)} of {len(rows)} clips are already done")
     if not todo:
-        return
+        return 0
     report_need(todo, raw_root, settings, results.run_dir)
-    work = partial(finish_clip, raw_root=raw_root.absolute(), shown_root=raw_root, settings=settings)
+    work = partial(
+        worker.finish_clip,
+        raw_root=raw_root.absolute(),
+        shown_root=raw_root,
+        settings=settings,
+        timeout_seconds=compute.clip_timeout_seconds,
+    )
     jobs = [(row, results.path(row["clip_id"])) for row in todo]
 
     def give_up(job: tuple[dict[str, Any], Path], how: str) -> None:
         log(f"{job[0]['clip_id']}: {how}")
         results.give_up(job[0]["clip_id"], how)
 
-    if settings.scheduler == "local":
-        scheduler.run_local(work, jobs, settings.workers, f"preprocess {name}", give_up)
-    else:
-        scheduler.run_dask(work, jobs, settings.scheduler, f"preprocess {name}", give_up)
+    if compute.scheduler == "local":
+        return scheduler.run_local(work, jobs, compute.workers, f"preprocess {name}", give_up)
+    return scheduler.run_dask(work, jobs, compute.scheduler, f"preprocess {name}", give_up)
 
 
 @contextmanager
@@ -161,10 +205,12 @@ def _check_ids(clip_ids: list[str]) -> None:
         raise DicetalkError(f"Clip ids must be unique; repeated: {', '.join(repeated[:5])}.")
 
 
-def _code_digest() -> str:
-    """Return a hash of the modules a clip's result depends on; a changed program trusts no old result."""
-    digests = "".join(sha256_file(Path(str(module.__file__))) for module in CODE)
-    return hashlib.sha256(digests.encode()).hexdigest()
+def _code() -> dict[str, str]:
+    """Return digests of the modules a clip's result depends on, by path in the package."""
+    file = Path(worker.__file__).resolve()
+    package = file.parents[1]
+    digests = code_digests([file, *modules_used(file)])
+    return {Path(path).relative_to(package).as_posix(): digest for path, digest in digests.items()}
 
 
 def _key(row: dict[str, Any], raw_root: Path, common: list) -> str:

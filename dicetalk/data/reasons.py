@@ -17,7 +17,7 @@ REASONS = {
     "shot_cut": "the picture jumps",
     "crop_out_of_frame": "the face moves out of the picture",
     "failed": "an unexpected error, shown in the log: damage of a new kind, or a defect of this program",
-    "crashed": "the process died over this clip, or it took longer than preprocess.clip_timeout_seconds",
+    "crashed": "the process died, or took longer than compute.preprocess.clip_timeout_seconds; twice",
 }
 
 

@@ -2,9 +2,7 @@
 
 While a run lasts, each finished clip is one file of `run_dir`, named by a hash of everything the clip depends
 on: `<hash>.tar` when it is kept, `<hash>.json` when it is rejected, `<hash>.crashed.json` when its process
-died; the last is tried again by the next run. A ledger beside it remembers the hashes of the clips in the
-processed folder, so that clips that did not change are copied from there. It is no part of that folder, whose
-bytes depend on nothing but content; the hashes hold times of files.
+died twice; the last is tried again by the next run. Clips without such a file are taken from the run before.
 """
 
 from __future__ import annotations
@@ -18,12 +16,14 @@ from typing import Any
 
 import pandas as pd
 
+from dicetalk.data.earlier import REJECTED, Earlier, beside, half_done
 from dicetalk.data.reasons import REASONS
 from dicetalk.data.shards import Sample, read_samples, shard_name, write_shard
-from dicetalk.files import read_json, replace_directory, sha256_file, write_json
+from dicetalk.files import read_json, write_json
 from dicetalk.progress import log
+from dicetalk.runs.work import CODE_CHANGES, MADE_OF, Resume, changed_keys, may_go_on
 
-SUMMARY, REJECTED = "summary.json", "rejected.csv"
+SUMMARY = "summary.json"
 
 
 class Results:
@@ -31,22 +31,38 @@ class Results:
 
     Args:
         run_dir: folder of finished clips; leftovers of a killed run are removed from it.
-        earlier: the processed folder of the run before, if there is one.
+        output: the processed folder to write.
+        earlier: what the run before left.
         keys: hash of everything a clip depends on, by clip id, in the order of the ids.
         clips_per_shard: of the processed folder.
+        code: digests of the modules that make a clip.
+        resume: what to do with clips that a killed run made with other code, `compute.resume`.
+
+    Attributes:
+        newly_crashed: number of clips that crashed, and had not in the run before.
+        code_changes: modules that changed, by consent, between some clips and others.
     """
 
-    def __init__(self, run_dir: Path, earlier: Path, keys: dict[str, str], clips_per_shard: int):
-        self.run_dir, self.earlier, self.keys, self.clips_per_shard = run_dir, earlier, keys, clips_per_shard
-        run_dir.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self,
+        run_dir: Path,
+        output: Path,
+        earlier: Earlier,
+        keys: dict[str, str],
+        clips_per_shard: int,
+        code: dict[str, str],
+        resume: Resume,
+    ):
+        self.run_dir, self.output, self.earlier = run_dir, output, earlier
+        self.keys, self.clips_per_shard = keys, clips_per_shard
+        self.code_changes = _check_code(run_dir, code, resume)
         for leftover in [*run_dir.glob(".*"), *run_dir.glob("tmp*"), *run_dir.glob("*.crashed.json")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        self._packing = earlier.with_name(f".{earlier.name}-packing")
-        self._ledger = run_dir.with_name(f"{run_dir.name}-ledger.json")
-        self._known = self._read_ledger()
-        self._old_rejected = _read_rejected(earlier) if self._known["keys"] else {}
-        self._same = {clip_id for clip_id, key in keys.items() if self._known["keys"].get(clip_id) == key}
-        self._same -= {name for name, row in self._old_rejected.items() if row["reason"] == "crashed"}
+        shutil.rmtree(half_done(output), ignore_errors=True)
+        self.newly_crashed = 0
+        self._same = earlier.unchanged(keys)
+        if self._same:
+            self.code_changes = sorted({*self.code_changes, *earlier.code_changes})
 
     def path(self, clip_id: str) -> Path:
         """Return where the result of a clip is to be written, without suffix."""
@@ -59,42 +75,30 @@ class Results:
         return done or clip_id in self._same
 
     def give_up(self, clip_id: str, detail: str) -> None:
-        """Note that the process died over a clip."""
+        """Note that a clip crashed, again when it was alone."""
         content = {"reason": "crashed", "detail": detail}
         write_json(self.path(clip_id).with_suffix(".crashed.json"), content)
 
     def finished_summary(self) -> dict[str, Any] | None:
-        """Return the summary of the earlier run if there is nothing to add to it or to change."""
-        now = {**self._known, "clips_per_shard": self.clips_per_shard, "keys": self.keys}
-        is_same = len(self._same) == len(self.keys) and self._known == now
-        return read_json(self.earlier / SUMMARY) if is_same else None
+        """Return the summary of the processed folder if there is nothing to add to it or to change."""
+        is_same = self._same == set(self.keys) and self.earlier.keys == self.keys
+        is_same = is_same and self.earlier.clips_per_shard == self.clips_per_shard
+        return read_json(self.output / SUMMARY) if is_same and self.earlier.is_at(self.output) else None
 
-    def pack(self, output: Path) -> dict[str, Any]:
+    def pack(self) -> dict[str, Any]:
         """Write shards, tables and summary of all clips, in the order of their ids; return the summary."""
         rejected = {clip_id: why for clip_id in self.keys if (why := self._rejection(clip_id)) is not None}
         kept = [clip_id for clip_id in self.keys if clip_id not in rejected]
-        shutil.rmtree(self._packing, ignore_errors=True)
-        self._packing.mkdir(parents=True)
-        try:
-            summary = self._write(self._packing, kept, rejected)
-            replace_directory(self._packing, output)
-        finally:
-            shutil.rmtree(self._packing, ignore_errors=True)
-        ledger = {"clips_per_shard": self.clips_per_shard, "keys": self.keys, "files": _hashes(output)}
-        write_json(self._ledger, ledger)
+        with beside(self.output) as folder:
+            summary = self._write(folder, kept, rejected)
+        crashed = [self.keys[clip_id] for clip_id, why in rejected.items() if why["reason"] == "crashed"]
+        self.newly_crashed = len(set(crashed) - self.earlier.crashed)
+        self.earlier.remember(self.output, self.keys, self.clips_per_shard, crashed, self.code_changes)
         return summary
 
     def clear(self) -> None:
         """Remove the results of single clips, also those of other settings, which nothing will ask for."""
         shutil.rmtree(self.run_dir)
-
-    def _read_ledger(self) -> dict[str, Any]:
-        """Return what is known about the earlier folder: nothing, unless it is exactly what a run left."""
-        nothing: dict[str, Any] = {"clips_per_shard": 0, "keys": {}, "files": {}}
-        if not self._ledger.is_file() or not self.earlier.is_dir():
-            return nothing
-        ledger = read_json(self._ledger)
-        return ledger if ledger["files"] == _hashes(self.earlier) else nothing
 
     def _rejection(self, clip_id: str) -> dict[str, str] | None:
         """Return reason and detail of a rejected clip, None for a kept one."""
@@ -104,13 +108,13 @@ class Results:
         for suffix in (".json", ".crashed.json"):
             if path.with_suffix(suffix).is_file():
                 return read_json(path.with_suffix(suffix))
-        return self._old_rejected.get(clip_id)
+        return self.earlier.rejected.get(clip_id)
 
     def _samples(self, clip_ids: list[str]) -> Iterator[Sample]:
         """Yield kept clips from their own files, the others from the earlier shards: both are in order."""
         taken_over: Iterator[Sample] = iter(())
         if any(not self.path(clip_id).with_suffix(".tar").is_file() for clip_id in clip_ids):
-            taken_over = read_samples(self.earlier)
+            taken_over = read_samples(self.earlier.folder)
         for clip_id in clip_ids:
             own = self.path(clip_id).with_suffix(".tar")
             if own.is_file():
@@ -146,6 +150,26 @@ class Results:
         return summary
 
 
+def _check_code(run_dir: Path, code: dict[str, str], resume: Resume) -> list[str]:
+    """Prepare the folder of finished clips, and return the modules that changed since the first of them.
+
+    Raises:
+        DicetalkError: when the code changed and `resume` is `stop`.
+    """
+    note = run_dir / MADE_OF
+    known: dict[str, Any] = read_json(note) if note.is_file() else {"code": code, CODE_CHANGES: []}
+    changes: list[str] = known[CODE_CHANGES]
+    if modules := changed_keys(known["code"], code):
+        if may_go_on(f"preprocess {run_dir.name}", run_dir, modules, resume):
+            changes = sorted({*changes, *modules})
+        else:
+            shutil.rmtree(run_dir)
+            changes = []
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"code": code, CODE_CHANGES: changes})
+    return changes
+
+
 def log_summary(output: Path, summary: dict[str, Any]) -> None:
     """Print how many clips were kept, and why the others were not."""
     log(
@@ -154,13 +178,7 @@ def log_summary(output: Path, summary: dict[str, Any]) -> None:
     )
     for reason, count in sorted(summary["reasons"].items(), key=lambda item: (-item[1], item[0])):
         log(f"  {count:6d}  {reason:18s} {REASONS[reason]}")
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
-
-
-def _read_rejected(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the rejected clips of a processed folder."""
-    with open(folder / REJECTED, newline="", encoding="utf-8") as stream:
-        return {row.pop("clip_id"): row for row in csv.DictReader(stream)}
+    if summary["recovered"]:
+        log(f"{summary['recovered']} clips crashed and were done at the second try, alone.")
+    if crashed := summary["reasons"].get("crashed"):
+        log(f"WARNING: {crashed} clips are left out because they crash; {output / REJECTED} says how.")

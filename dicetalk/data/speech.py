@@ -59,16 +59,19 @@ class LogMelSpeech:
         """Encode as documented in `SpeechEncoder`."""
         import librosa
 
+        from dicetalk.precision import fixed_threads
+
         num_tokens = count_tokens(samples)
         hop = SAMPLE_RATE_HZ // TOKENS_PER_SECOND
-        power = librosa.feature.melspectrogram(
-            y=samples,
-            sr=SAMPLE_RATE_HZ,
-            n_fft=MEL_FFT,
-            hop_length=hop,
-            n_mels=self.channels,
-            pad_mode="constant",
-        )
+        with fixed_threads():
+            power = librosa.feature.melspectrogram(
+                y=samples,
+                sr=SAMPLE_RATE_HZ,
+                n_fft=MEL_FFT,
+                hop_length=hop,
+                n_mels=self.channels,
+                pad_mode="constant",
+            )
         decibels = librosa.power_to_db(power, ref=1.0, amin=MEL_FLOOR_POWER, top_db=None)
         features = (decibels.T[:num_tokens, None] - MEL_MEAN_DB) / MEL_STD_DB
         return features.astype(np.float32)

@@ -17,11 +17,15 @@ STDERR_FILE = 2  # `sys.stderr` may be something without a file
 
 
 def finish_clip(
-    job: tuple[dict[str, Any], Path], raw_root: Path, shown_root: Path, settings: Preprocess
+    job: tuple[dict[str, Any], Path],
+    raw_root: Path,
+    shown_root: Path,
+    settings: Preprocess,
+    timeout_seconds: float,
 ) -> None:
     """Preprocess one clip and store its result: a tar with the sample, or a JSON file with the reason.
 
-    A clip that takes longer than `clip_timeout_seconds` ends the process: decoders that hang answer to
+    A clip that takes longer than `timeout_seconds` ends the process: decoders that hang answer to
     nothing less.
 
     Args:
@@ -29,10 +33,11 @@ def finish_clip(
         raw_root: absolute folder the row's paths are relative to.
         shown_root: how that folder is called in details of rejections.
         settings: section `preprocess` of the parameters.
+        timeout_seconds: how long the clip may take.
     """
     row, result = job
     cv2.setNumThreads(1)  # one process per core is faster than many threads in each
-    faulthandler.dump_traceback_later(settings.clip_timeout_seconds, exit=True, file=STDERR_FILE)
+    faulthandler.dump_traceback_later(timeout_seconds, exit=True, file=STDERR_FILE)
     try:
         with explaining_full_disk():
             _finish(row, result, raw_root, shown_root, settings)

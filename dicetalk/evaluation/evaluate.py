@@ -14,10 +14,16 @@ from dicetalk.evaluation.clips import samples_of, video_source
 from dicetalk.evaluation.folders import compare_media, find_videos, read_labels
 from dicetalk.evaluation.session import Evaluation, Session
 from dicetalk.evaluation.systems import FLOORS
+from dicetalk.precision import fixed_threads
 
 
 def evaluate_any(
-    generated: Sequence[str], real: Path, evaluators: Path, settings: Evaluate, work: Path | None = None
+    generated: Sequence[str],
+    real: Path,
+    evaluators: Path,
+    settings: Evaluate,
+    threads: int,
+    work: Path | None = None,
 ) -> Evaluation:
     """Evaluate a folder of the `generate` stage, or plain folders of videos, as the command line names them.
 
@@ -27,6 +33,7 @@ def evaluate_any(
         real: a processed data set for the former, a folder of videos for the latter.
         evaluators: folder of the in-domain metric networks.
         settings: the `evaluate` section.
+        threads: clips measured at a time.
         work: folder for measured clips; a temporary one when missing.
 
     Raises:
@@ -46,12 +53,13 @@ def evaluate_any(
         folder_of_work = Path(temporary) if work is None else work
         (first, *others) = systems.values()
         if not others and (first / "manifest.parquet").is_file():
-            return evaluate_generated(first, real, evaluators, settings, folder_of_work)
-        return evaluate_folders(systems, real, evaluators, settings, folder_of_work)
+            return evaluate_generated(first, real, evaluators, settings, threads, folder_of_work)
+        return evaluate_folders(systems, real, evaluators, settings, threads, folder_of_work)
 
 
+@fixed_threads()
 def evaluate_generated(
-    generated: Path, processed: Path, evaluators: Path, settings: Evaluate, work: Path
+    generated: Path, processed: Path, evaluators: Path, settings: Evaluate, threads: int, work: Path
 ) -> Evaluation:
     """Evaluate the videos of the `generate` stage.
 
@@ -60,6 +68,7 @@ def evaluate_generated(
         processed: `data/processed/<set>` with the real clips.
         evaluators: folder of the metric networks.
         settings: the `evaluate` section.
+        threads: clips measured at a time.
         work: folder for measured clips, from which killed work continues.
 
     Raises:
@@ -70,7 +79,7 @@ def evaluate_generated(
     for row in manifest.itertuples():
         kept_frames.setdefault(row.clip_id, set())
         kept_frames.setdefault(row.reference_clip, set()).add(row.reference_frame)
-    session = Session(evaluators, settings, work)
+    session = Session(evaluators, settings, threads, work)
     samples = samples_of(processed, session.definition.split, kept_frames.keys())
     real = session.measure("real", samples, kept_frames)
     videos = {}
@@ -91,8 +100,9 @@ def evaluate_generated(
     return session.conclude(videos, real, references)
 
 
+@fixed_threads()
 def evaluate_folders(
-    generated: Mapping[str, Path], real: Path, evaluators: Path, settings: Evaluate, work: Path
+    generated: Mapping[str, Path], real: Path, evaluators: Path, settings: Evaluate, threads: int, work: Path
 ) -> Evaluation:
     """Evaluate the videos of one or more systems against real ones of the same names.
 
@@ -104,12 +114,13 @@ def evaluate_folders(
         real: folder of the real videos.
         evaluators: folder of the in-domain metric networks, where the protocol names any.
         settings: the `evaluate` section.
+        threads: clips measured at a time.
         work: folder for measured clips, from which killed work continues.
 
     Raises:
         DicetalkError: when no video has a counterpart, or not one can be compared.
     """
-    session = Session(evaluators, settings, work)
+    session = Session(evaluators, settings, threads, work)
     real_paths = find_videos(real)
     paths = {system: find_videos(folder) for system, folder in generated.items()}
     names = sorted(real_paths.keys() & set().union(*(found.keys() for found in paths.values())))

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
 from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
@@ -65,19 +64,20 @@ class Evaluation:
 class Session:
     """Loaded networks, and what went wrong so far.
 
-    Clips are measured by several threads, each computing on one core, so that numbers do not depend on how
-    many threads there are. What was measured lies in `work`; the same evaluation takes it up again.
+    Clips are measured by several threads, each computing on one core within `fixed_threads`, so that numbers
+    do not depend on how many threads there are. What was measured lies in `work`; the same evaluation takes
+    it up again.
 
     Args:
         evaluators: folder of the in-domain metric networks.
         settings: the `evaluate` section.
+        threads: clips measured at a time.
         work: folder for measured clips.
     """
 
-    def __init__(self, evaluators: Path, settings: Evaluate, work: Path) -> None:
-        torch.set_num_threads(1)
+    def __init__(self, evaluators: Path, settings: Evaluate, threads: int, work: Path) -> None:
         cv2.setNumThreads(1)
-        self.settings = settings
+        self.settings, self.threads = settings, threads
         self.protocol = load_protocol(settings.protocol)
         self.definition = self.protocol.definition
         self.readers, self.missing = load_readers(self.definition, evaluators)
@@ -257,7 +257,7 @@ class Session:
 
         keys = [(system, metric) for system, own in trials.items() if own for metric in roles]
         # Wide features: one at a time, because each keeps the moments of its groups.
-        threads = 1 if self.definition.frechet_groups else self.settings.threads
+        threads = 1 if self.definition.frechet_groups else self.threads
         return self._map(estimate, keys, "Fréchet distances", threads)
 
     def _report(
@@ -290,8 +290,10 @@ class Session:
     def _map(
         self, function: Callable[[Any], Any], items: Sequence[Any], label: str, threads: int | None = None
     ) -> Iterator[tuple[Any, Any]]:
-        """Yield `(item, function(item))` in order, computed by `threads` or `settings.threads` threads."""
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or self.settings.threads) as pool:
+        """Yield `(item, function(item))` in order, computed by `threads` or `self.threads` threads."""
+        with ThreadPoolExecutor(
+            threads or self.threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             try:
                 yield from zip(items, track(pool.map(function, items), label, total=len(items)), strict=True)
             except BaseException:

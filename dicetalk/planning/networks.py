@@ -50,7 +50,7 @@ class TrainedNetworks:
             fps=params.preprocess.fps / params.train_diffusion.frame_stride,
             settings=params.train_diffusion,
         )
-        if params.train_diffusion.training.gradient_checkpointing:
+        if params.compute.train_diffusion.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         return objective
 

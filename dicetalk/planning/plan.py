@@ -70,7 +70,7 @@ def make_plan(params: Params, gpus: Sequence[int], sustained_tflops: float) -> P
     costs = {}
     for checkpointing in (True, False):
         log(f"plan: simulating a step {'with' if checkpointing else 'without'} gradient checkpointing")
-        costs[checkpointing] = simulate_step(_with_checkpointing(params, checkpointing), config)
+        costs[checkpointing] = simulate_step(with_checkpointing(params, checkpointing), config)
     settings, rows = params.train_diffusion, []
     for num_gpus in gpus:
         shardings: tuple[Sharding, ...] = ("none",) if num_gpus == 1 else ("none", "ZeRO-2", "FSDP")
@@ -83,8 +83,8 @@ def make_plan(params: Params, gpus: Sequence[int], sustained_tflops: float) -> P
     return Plan(backbone, costs[False], costs[True], encoders, rows)
 
 
-def _with_checkpointing(params: Params, checkpointing: bool) -> Params:
-    diffusion = params.train_diffusion
-    training = diffusion.training.model_copy(update={"gradient_checkpointing": checkpointing})
-    diffusion = diffusion.model_copy(update={"training": training})
-    return params.model_copy(update={"train_diffusion": diffusion})
+def with_checkpointing(params: Params, checkpointing: bool) -> Params:
+    """Return parameters that train with gradient checkpointing or without."""
+    diffusion = params.compute.train_diffusion.model_copy(update={"gradient_checkpointing": checkpointing})
+    compute = params.compute.model_copy(update={"train_diffusion": diffusion})
+    return params.model_copy(update={"compute": compute})

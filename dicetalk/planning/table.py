@@ -20,7 +20,7 @@ def print_plan(
 ) -> None:
     """Print what the plan rests on, then a row per way to train."""
     console, training = console or Console(), params.train_diffusion.training
-    cost = plan.checkpointed if training.gradient_checkpointing else plan.plain
+    cost = plan.checkpointed if params.compute.train_diffusion.gradient_checkpointing else plan.plain
     console.print(
         f"Profile {params.profile}: {cost.parameters / 1e6:,.1f} M parameters "
         f"({cost.trainable / 1e6:,.1f} M trained), backbone: {plan.backbone}\n"

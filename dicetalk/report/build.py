@@ -35,7 +35,7 @@ from dicetalk.templating import page_templates
 CURVES = {
     "Emotion embedder": "embedder/curves.csv",
     "Emotion bank": "bank/curves.csv",
-    "Diffusion model": "dicetalk/curves.csv",
+    "Diffusion model": "diffusion/curves.csv",
     "Evaluator: emotion": "evaluators/emotion_curves.csv",
     "Evaluator: emotion, second network": "evaluators/emotion_second_curves.csv",
     "Evaluator: identity": "evaluators/identity_curves.csv",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dicetalk.labels import EMOTIONS
+from dicetalk.precision import fixed_threads
 from dicetalk.report.figure import Figure
 from dicetalk.report.plots import MARKS, Point, mark_sample, scatter
 
@@ -73,7 +74,8 @@ def project(vectors: np.ndarray) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(vectors)
+    with fixed_threads():  # not the whole function: what it imports cannot be bounded earlier
+        return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(vectors)
 
 
 def identity_styles(table: pd.DataFrame) -> dict[str, tuple[str, int]]:

@@ -45,7 +45,7 @@ class Person:
     seed: int
 
 
-def write_mead(root: Path, params: Synthesize) -> dict[str, int]:
+def write_mead(root: Path, params: Synthesize, workers: int) -> dict[str, int]:
     """Write acted emotions in MEAD's layout and return how many people, clips and defects there are.
 
     The first half of the people are called M..., the others W.... Sentence numbers have gaps, as in MEAD.
@@ -73,7 +73,7 @@ def write_mead(root: Path, params: Synthesize) -> dict[str, int]:
             Person(f"{'MW'[feminine]}{number:03d}", index, feminine, defects, settings, params.seed)
         )
     with _new_corpus(root) as folder:
-        _in_parallel(_write_person, people, folder, params.workers, "synthesize mead")
+        _in_parallel(_write_person, people, folder, workers, "synthesize mead")
     return {
         "identities": count,
         "clips": count * len(CLASSES) * settings.clips_per_class,
@@ -81,7 +81,7 @@ def write_mead(root: Path, params: Synthesize) -> dict[str, int]:
     }
 
 
-def write_hdtf(root: Path, params: Synthesize) -> dict[str, int]:
+def write_hdtf(root: Path, params: Synthesize, workers: int) -> dict[str, int]:
     """Write landscape videos of calm talks with HDTF's annotation files and return how many there are.
 
     Each video has one or two annotated time ranges of `clip_seconds`, rounded up to whole seconds.
@@ -91,7 +91,7 @@ def write_hdtf(root: Path, params: Synthesize) -> dict[str, int]:
     """
     videos = plan_videos(params.hdtf, params.seed)
     with _new_corpus(root) as folder:
-        crops = _in_parallel(write_hdtf_video, videos, folder, params.workers, "synthesize hdtf")
+        crops = _in_parallel(write_hdtf_video, videos, folder, workers, "synthesize hdtf")
         write_annotations(folder, list(zip(videos, crops, strict=True)))
     return {"videos": len(videos), "ranges": sum(map(len, crops))}
 

@@ -12,7 +12,7 @@ from dicetalk.synthetic.clips import training_takes
 from dicetalk.workers import in_processes
 
 
-def render_pool(clips: PretrainClips) -> np.ndarray:
+def render_pool(clips: PretrainClips, workers: int) -> np.ndarray:
     """Return uint8 clips `(num_people * num_takes, num_frames, size, size, 3)`.
 
     The takes of a person stand in a row; person i depends on `(clips.seed, i)` alone.
@@ -20,7 +20,7 @@ def render_pool(clips: PretrainClips) -> np.ndarray:
     size = (clips.size_px, clips.size_px, 3)
     frames = np.empty((clips.num_people, clips.num_takes, clips.num_frames, *size), np.uint8)
     people, render = range(clips.num_people), partial(_render, clips)
-    with in_processes(clips.workers, render, people) as results:
+    with in_processes(workers, render, people) as results:
         for index, takes in enumerate(track(results, "render people", total=clips.num_people)):
             frames[index] = takes
     return frames.reshape(-1, *frames.shape[2:])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dicetalk.config import LearnBank
+from dicetalk.config import LearnBank, TrainingCompute
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
@@ -182,6 +182,7 @@ def learn_bank(
     prior_source: PriorSource,
     backbone: Path,
     settings: LearnBank,
+    compute: TrainingCompute,
     run_dir: Path,
     output: Path,
     tracker: Tracker,
@@ -195,6 +196,7 @@ def learn_bank(
         prior_source: what the priors of clips are, `priors.source`.
         backbone: `models/backbone`, whose UNet decides about token and feature widths.
         settings: the section of `params.yaml`.
+        compute: its part of `compute`.
         run_dir: folder of checkpoints.
         output: `models/bank`.
         tracker: receives the curves.
@@ -213,7 +215,7 @@ def learn_bank(
             f"{unet_config['cross_attention_dim']}; set learn_bank.dim to that."
         )
     device = compute_device()
-    torch.set_num_threads(settings.training.threads)
+    torch.set_num_threads(compute.threads)
     torch.manual_seed(settings.training.seed)
     emotion_model = EmotionModel(
         prior_dim=embedder.config.embedding_dim,
@@ -231,7 +233,7 @@ def learn_bank(
         ClipPriors(embedder, EncodedClips([encoded_mead], s), prior_source) for s in ("train", "test")
     )
     objective = BankObjective(emotion_model, train_priors, test_priors, settings)
-    metrics = train(objective, settings.training, run_dir, tracker, "learn_bank")
+    metrics = train(objective, settings.training, compute, run_dir, tracker, "learn_bank")
     if process_index() > 0:
         return {}
     metrics = take_timings(metrics, run_dir, tracker)

@@ -246,9 +246,8 @@ def _newest_undamaged(run_dir: Path) -> Path | None:
 def _remove_unwanted(run_dir: Path, step: int, keep_every_steps: int) -> None:
     """Remove old checkpoints, and newer ones, which are damaged: else `step` had not been reached again."""
     folders = [folder for folder in _checkpoints(run_dir) if _step(folder) <= step]
-    kept = set(folders[-KEPT:])
-    if keep_every_steps:
-        kept |= {folder for folder in folders if _step(folder) % keep_every_steps == 0}
+    kept = {*folders[-KEPT:]}
+    kept |= {f for f in folders if keep_every_steps and _step(f) % keep_every_steps == 0}
     for folder in _checkpoints(run_dir):
         if folder not in kept:
             shutil.rmtree(folder)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dicetalk.config import TrainEmbedder
+from dicetalk.config import TrainEmbedder, TrainingCompute
 from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches, EncodedClips
 from dicetalk.files import atomic_directory
 from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_speech
@@ -174,13 +174,19 @@ class ReverseGradient(torch.autograd.Function):
 
 
 def train_embedder(
-    encoded_mead: Path, settings: TrainEmbedder, run_dir: Path, output: Path, tracker: Tracker
+    encoded_mead: Path,
+    settings: TrainEmbedder,
+    compute: TrainingCompute,
+    run_dir: Path,
+    output: Path,
+    tracker: Tracker,
 ) -> dict[str, Any]:
     """Train the embedder, save it to `output`, and measure it on held-out identities.
 
     Args:
         encoded_mead: `data/encoded/mead`.
         settings: the section of `params.yaml`.
+        compute: its part of `compute`.
         run_dir: folder of checkpoints.
         output: `models/embedder`.
         tracker: receives the curves.
@@ -188,7 +194,7 @@ def train_embedder(
     Returns:
         The stage's metrics; empty on all processes but the main one, which saves the embedder.
     """
-    torch.set_num_threads(settings.training.threads)
+    torch.set_num_threads(compute.threads)
     torch.manual_seed(settings.training.seed)
     train_clips = EncodedClips([encoded_mead], "train", settings.clip_frames)
     test_clips = EncodedClips([encoded_mead], "test", settings.clip_frames)
@@ -211,7 +217,7 @@ def train_embedder(
         subtract_identity_from_inputs(embedder, train_batches)
     embedder.to(compute_device())
     objective = EmbedderObjective(embedder, train_batches, test_batches, settings)
-    metrics = train(objective, settings.training, run_dir, tracker, "train_embedder")
+    metrics = train(objective, settings.training, compute, run_dir, tracker, "train_embedder")
     if parallel.process_index() > 0:
         return {}
     metrics = take_timings(metrics, run_dir, tracker)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicetalk.config import Evaluators, config_hash
+from dicetalk.config import Evaluators, TrainingCompute
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.clips import Clip, load_processed
+from dicetalk.evaluation.clips import load_processed
 from dicetalk.evaluation.networks import SIZE_PX
 from dicetalk.evaluation.store import save_network
 from dicetalk.files import atomic_directory, sha256_file
-from dicetalk.precision import compute_device
+from dicetalk.precision import compute_device, fixed_threads
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
@@ -33,20 +32,23 @@ OBJECTIVES: dict[str, type] = {
 TIMINGS = ("seconds_per_step", "data_wait_fraction")  # they differ between runs, metric files must not
 
 
+@fixed_threads()  # but for the networks, whose number `train` sets
 def train_evaluators(
     settings: Evaluators,
+    compute: TrainingCompute,
     folders: Sequence[Path],
     out: Path,
-    runs: Path,
+    run_dir: Path,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Train the emotion, second emotion, identity and sync networks and write them to `out`.
 
     Args:
         settings: the `evaluators` section.
+        compute: its part of `compute`.
         folders: `data/processed/<set>` folders; their training split is learnt, their test split validates.
         out: folder for weights, configurations and curves.
-        runs: folder of run directories, from which an interrupted training resumes.
+        run_dir: where each training has a folder, from which it resumes.
         tracker: receives the curves, named `<kind>/...`.
 
     Returns:
@@ -62,20 +64,18 @@ def train_evaluators(
         )
     train_clips = load_processed(folders, "train", SIZE_PX)
     test_clips = load_processed(folders, "test", SIZE_PX)
-    fingerprint = _fingerprint([*train_clips, *test_clips])
     results = {}
     with atomic_directory(out) as folder:
         for kind, objective_class in OBJECTIVES.items():
             training = getattr(settings, kind)
             objective = objective_class(train_clips, test_clips, training.seed)
             objective.network.to(compute_device())
-            run_dir = runs / f"evaluators-{kind}-{config_hash(training, fingerprint)}"
             named = tracker and _NamedTracker(tracker, kind)
-            metrics = train(objective, training, run_dir, named, f"evaluator {kind}")
+            metrics = train(objective, training, compute, run_dir / kind, named, f"evaluator {kind}")
             validation = {name: value for name, value in metrics.items() if name not in TIMINGS}
             network = objective.network.cpu()
             path = save_network(folder, kind, network)
-            write_curves(run_dir, folder / f"{kind}_curves.csv")
+            write_curves(run_dir / kind, folder / f"{kind}_curves.csv")
             results[kind] = {"name": network.name, "sha256": sha256_file(path), **validation}
     return results
 
@@ -90,13 +90,3 @@ class _NamedTracker:
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         self.tracker.log_artifact(path, f"{self.kind}/{folder}")
-
-
-def _fingerprint(clips: Sequence[Clip]) -> int:
-    """Return a checksum of frames, sound and labels: other data must not resume this run."""
-    checksum = 0
-    for clip in clips:
-        checksum = zlib.crc32(f"{clip.clip_id} {clip.identity} {clip.emotion}".encode(), checksum)
-        checksum = zlib.crc32(clip.frames.tobytes(), checksum)
-        checksum = zlib.crc32(clip.audio.tobytes(), checksum)
-    return checksum

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from transformers import CLIPImageProcessor
 
 from dicetalk.config import Params
 from dicetalk.data.dataset import DiffusionBatches, EncodedClips
-from dicetalk.data.speech import SPEECH_ENCODER
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_directory, write_json
+from dicetalk.files import atomic_directory
 from dicetalk.labels import CLASSES
 from dicetalk.models.backbone import component_config, load_component
 from dicetalk.models.embedder import EmotionEmbedder
@@ -35,14 +33,9 @@ from dicetalk.training.priors import clip_priors, load_priors, prior_name
 from dicetalk.training.samples import SampleVideos
 from dicetalk.training.timings import take_timings
 
-SETTINGS_FILE = "dicetalk.json"
-
 
 def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker) -> dict[str, Any]:
-    """Fine-tune the backbone and save the pipeline to `models/dicetalk/`.
-
-    The saved folder is self-contained: besides the networks it holds the priors, the embedder, and in
-    `dicetalk.json` how clips were prepared for it.
+    """Fine-tune the backbone and save the pipeline to `models/diffusion/`.
 
     Args:
         params: all parameters.
@@ -53,8 +46,8 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
     Returns:
         The stage's metrics; empty on all processes but the main one, which saves the results.
     """
-    settings, models = params.train_diffusion, root / "models"
-    torch.set_num_threads(settings.training.threads)
+    settings, compute, models = params.train_diffusion, params.compute.train_diffusion, root / "models"
+    torch.set_num_threads(compute.threads)
     torch.manual_seed(settings.training.seed)
     device = compute_device()
 
@@ -78,10 +71,10 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         image_size=params.preprocess.size_px,
         size_multiple=_size_multiple(vae, params, models),
     )
-    sampling = ("vae", "image_encoder") if settings.sample_clips else ()
+    sampling = ("vae", "image_encoder") if compute.sample_clips else ()
     for name in ("unet", "audio_projection", "emotion_model", "pose_guider", *sampling):
         getattr(pipeline, name).to(device)
-    if settings.training.gradient_checkpointing:
+    if compute.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
 
     # Training
@@ -104,9 +97,9 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         settings=settings,
     )
     unet = pipeline.unet
-    units = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if settings.fully_sharded else []
+    units = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if compute.fully_sharded else []
     write_samples = None
-    if settings.sample_clips:
+    if compute.sample_clips:
         write_samples = SampleVideos(
             pipeline,
             batches["test"],
@@ -114,25 +107,22 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
             fps,
             settings.training.mixed_precision,
             params.generate,
-            settings.sample_clips,
+            compute.sample_clips,
         ).write
-    metrics = train(objective, settings.training, run_dir, tracker, "train_diffusion", units, write_samples)
+    metrics = train(
+        objective, settings.training, compute, run_dir, tracker, "train_diffusion", units, write_samples
+    )
     if process_index() > 0:
         return {}
-    if settings.fully_sharded:
+    if compute.fully_sharded:
         _replace_divided_modules(pipeline, objective, run_dir)
     metrics = take_timings(metrics, run_dir, tracker)
     short_windows = settings.training.batch_size * settings.num_frames // SHORT_WINDOW_FRAMES
     discrimination = discrimination_by_noise(objective, short_windows)
 
     # Results
-    with atomic_directory(models / "dicetalk") as folder:
+    with atomic_directory(models / "diffusion") as folder:
         pipeline.to("cpu").save_pretrained(folder)
-        embedder.save_pretrained(folder / "embedder")
-        shutil.copyfile(models / "priors.safetensors", folder / "priors.safetensors")
-        if (models / "backbone" / SPEECH_ENCODER).is_dir():
-            shutil.copytree(models / "backbone" / SPEECH_ENCODER, folder / SPEECH_ENCODER)
-        write_json(folder / SETTINGS_FILE, model_settings(params))
         write_curves(run_dir, folder / "curves.csv")
     parameters = {
         name: sum(p.numel() for p in module.parameters()) for name, module in objective.modules.items()
@@ -155,22 +145,6 @@ def _replace_divided_modules(
         whole.load_state_dict(averaged_weights(run_dir, name))
         pipeline.register_modules(**{name: whole})
         setattr(objective, name, whole)
-
-
-def model_settings(params: Params) -> dict[str, Any]:
-    """Return what somebody who has only the model folder must know to prepare inputs and to generate."""
-    return {
-        "speech": params.encode.speech.model_dump(),
-        "window_tokens": params.train_diffusion.audio_projection.window_tokens,
-        "frame_stride": params.train_diffusion.frame_stride,
-        "fps": params.preprocess.fps,
-        "size_px": params.preprocess.size_px,
-        "crop_margin": params.preprocess.crop_margin,
-        "mask_area": params.preprocess.mask_area,
-        "min_face_score": params.preprocess.min_face_score,
-        # Defaults of `dicetalk generate`; nothing in training depends on them
-        "generate": params.generate.model_dump(),
-    }
 
 
 def _encoded_clips(params: Params, root: Path, split: str) -> EncodedClips:

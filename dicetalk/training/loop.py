@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dicetalk.config import Training
+from dicetalk.config import Training, TrainingCompute
 from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.precision import resolve_precision, training_attention
 from dicetalk.progress import format_seconds, log
@@ -32,7 +32,6 @@ from dicetalk.training.ema import ExponentialMovingAverage
 from dicetalk.training.sharding import shard
 from dicetalk.training.timings import Speed
 
-KEEP_EVERY_STEPS = 10_000  # checkpoints of these steps stay
 STOP = "stop"  # among the numbers that processes exchange: the part of them that were asked to stop
 
 
@@ -68,6 +67,7 @@ class Tracker(Protocol):
 def train(
     objective: Objective,
     settings: Training,
+    compute: TrainingCompute,
     run_dir: Path,
     tracker: Tracker | None = None,
     label: str = "train",
@@ -78,7 +78,8 @@ def train(
 
     Args:
         objective: the modules to train and their loss.
-        settings: steps, batch size, optimiser, precision, and how often to log, validate and save.
+        settings: steps, batch size, optimiser, precision.
+        compute: threads, processes, and how often to log, validate and save.
         run_dir: folder of checkpoints and `log.jsonl`; an unfinished run found there is continued.
         tracker: receives the logged metrics.
         label: shown in status lines.
@@ -105,8 +106,8 @@ def train(
         # A batch without readable noise levels has no gradient for the classifier.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    torch.set_num_threads(settings.threads)  # after the accelerator, which chooses a number of its own
-    _check_processes(settings, label, bool(sharded_units), accelerator.distributed_type.value)
+    torch.set_num_threads(compute.threads)  # after the accelerator, which chooses a number of its own
+    _check_processes(settings, compute, label, bool(sharded_units), accelerator.distributed_type.value)
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -135,7 +136,7 @@ def train(
     stopping, speed, recent_speed = False, Speed(), Speed()
     while True:
         # Report status.
-        if averaged and (step % settings.log_every_steps == 0 or step == settings.num_steps):
+        if averaged and (step % compute.log_every_steps == 0 or step == settings.num_steps):
             report = {name: total / averaged for name, total in averages.items()}
             report["lr"] = optimizer.param_groups[0]["lr"]
             seconds = (time.monotonic() - started) / max(step - first_step, 1)
@@ -148,7 +149,7 @@ def train(
             averages, averaged, recent_speed = {}, 0, Speed()
 
         # Validate with the averaged weights, and show what they generate; if stopping, the next run does.
-        due = step == settings.num_steps or (step and step % settings.validate_every_steps == 0)
+        due = step == settings.num_steps or (step and step % compute.validate_every_steps == 0)
         if due and not stopping:
             folder = run_dir / "samples" / f"step-{step:06d}"
             if sharded_units or accelerator.is_main_process:  # weights are gathered by all processes
@@ -170,10 +171,11 @@ def train(
                         tracker.log_artifact(folder, f"samples/{folder.name}")
 
         # Save a checkpoint.
-        due = stopping or step == settings.num_steps or step % settings.checkpoint_every_steps == 0
+        due = stopping or step == settings.num_steps or step % compute.checkpoint_every_steps == 0
         if due and step > first_step:
             running = averages, averaged
-            save_checkpoint(run_dir, step, running, objective.modules, ema, optimizer, KEEP_EVERY_STEPS)
+            keep = compute.keep_every_steps
+            save_checkpoint(run_dir, step, running, objective.modules, ema, optimizer, keep)
 
         # Done?
         if stopping:
@@ -251,23 +253,25 @@ def lr_factor(step: int, settings: Training) -> float:
     return 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * done)).item())
 
 
-def _check_processes(settings: Training, label: str, fully_sharded: bool, kind: str) -> None:
+def _check_processes(
+    settings: Training, compute: TrainingCompute, label: str, fully_sharded: bool, kind: str
+) -> None:
     """Refuse a batch, a number of processes or a kind of distribution that does not fit those that run."""
     running = parallel.num_processes()
     if kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         raise DicetalkError(
             f"{label}: this loop writes whole checkpoints, which {kind} of `accelerate launch` prevents; "
-            "launch without it, and set train_diffusion.fully_sharded for FSDP."
+            "launch without it, and set compute.train_diffusion.fully_sharded for FSDP."
         )
-    if settings.num_processes not in (1, running):
+    if compute.num_processes not in (1, running):
         raise DicetalkError(
-            f"{label}: training.num_processes is {settings.num_processes}, but {running} "
+            f"{label}: num_processes of `compute` is {compute.num_processes}, but {running} "
             f"{'runs' if running == 1 else 'run'}. The stages train_embedder, learn_bank and train_diffusion "
             "start that many; for torchrun or accelerate launch, and for other trainings, set it to 1."
         )
     if fully_sharded and running == 1:
         raise DicetalkError(
-            f"{label}: fully_sharded divides weights among processes; set training.num_processes above 1."
+            f"{label}: fully_sharded divides weights among processes; set num_processes beside it above 1."
         )
     parallel.own_slice(settings.batch_size)
 

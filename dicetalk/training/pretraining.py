@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from dicetalk.config import Training, config_hash
+from dicetalk.config import Training
 from dicetalk.config_recipe import PretrainParams
 from dicetalk.files import atomic_directory, atomic_path, write_json
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.phonemes import PhonemeEncoder
+from dicetalk.precision import fixed_threads
 from dicetalk.training.autoencoder import AutoencoderObjective
 from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet
 from dicetalk.training.checkpoint import read_log, write_curves
@@ -33,24 +34,28 @@ def run_clips(params: PretrainParams, work: Path) -> None:
     """Render the clips to `clips.npy`, see `render_pool`."""
     from dicetalk.synthetic.pool import render_pool
 
-    frames = render_pool(params.clips)
+    frames = render_pool(params.clips, params.compute.workers)
     with atomic_path(work / "clips.npy") as temporary:
         np.save(temporary, frames)
 
 
-def run_speech(params: PretrainParams, work: Path) -> None:
+@fixed_threads()
+def run_speech(params: PretrainParams, work: Path, run_dir: Path) -> None:
     """Train the speech encoder and save it to `speech_encoder/`."""
     objective = PhonemeObjective(params.speech)
-    run_dir = work / "runs" / f"speech-{config_hash(params.speech)}"
-    metrics = train(objective, params.speech.training, run_dir, label="speech encoder")
+    metrics = train(
+        objective, params.speech.training, params.compute.training, run_dir, label="speech encoder"
+    )
     _save(work / "speech_encoder", objective.encoder, run_dir, metrics)
 
 
-def run_autoencoder(params: PretrainParams, work: Path) -> None:
+@fixed_threads()
+def run_autoencoder(params: PretrainParams, work: Path, run_dir: Path) -> None:
     """Train the autoencoder and save it to `vae/`."""
     objective = autoencoder_objective(params, np.load(work / "clips.npy", mmap_mode="r"))
-    run_dir = work / "runs" / f"autoencoder-{config_hash(params.clips, params.autoencoder)}"
-    metrics = train(objective, params.autoencoder.training, run_dir, label="autoencoder")
+    metrics = train(
+        objective, params.autoencoder.training, params.compute.training, run_dir, label="autoencoder"
+    )
     # Training moved the latents a little away from zero mean and unit variance.
     objective.autoencoder.normalise_latents(objective.frames(np.random.default_rng(0), 2048))
     _save(work / "vae", objective.autoencoder, run_dir, metrics)
@@ -69,12 +74,12 @@ def autoencoder_objective(params: PretrainParams, clips: np.ndarray) -> Autoenco
     )
 
 
-def run_unet(params: PretrainParams, work: Path) -> None:
+@fixed_threads()
+def run_unet(params: PretrainParams, work: Path, run_dir: Path) -> None:
     """Train the UNet and the image encoder on the autoencoder's latents and save them."""
     autoencoder = PatchAutoencoder.from_pretrained(work / "vae").eval()
     objective = backbone_objective(params, np.load(work / "clips.npy", mmap_mode="r"), autoencoder)
-    run_dir = work / "runs" / f"unet-{config_hash(params.clips, params.autoencoder, params.unet)}"
-    metrics = train(objective, params.unet.training, run_dir, label="backbone")
+    metrics = train(objective, params.unet.training, params.compute.training, run_dir, label="backbone")
     _save(work / "unet", objective.unet, run_dir, metrics)
     _save(work / "image_encoder", objective.image_encoder, run_dir, metrics)
 
@@ -137,6 +142,7 @@ def run_export(params: PretrainParams, work: Path) -> None:
         write_json(folder / "first_steps.json", first_steps(params))
 
 
+@fixed_threads()
 def first_steps(
     params: PretrainParams, num_people: int = 40, num_utterances: int = 80, num_steps: int = 2
 ) -> dict[str, list[float]]:
@@ -150,24 +156,23 @@ def first_steps(
     """
     from dicetalk.synthetic.pool import render_pool
 
-    frames = render_pool(params.clips.model_copy(update={"num_people": num_people, "workers": 1}))
+    frames = render_pool(params.clips.model_copy(update={"num_people": num_people}), workers=1)
     autoencoder = autoencoder_objective(params, frames)
     speech = PhonemeObjective(params.speech.model_copy(update={"num_utterances": num_utterances}))
     losses = {
-        "speech": _losses(speech, params.speech.training, num_steps),
-        "autoencoder": _losses(autoencoder, params.autoencoder.training, num_steps),
+        "speech": _losses(speech, params.speech.training, params, num_steps),
+        "autoencoder": _losses(autoencoder, params.autoencoder.training, params, num_steps),
     }
     unet = backbone_objective(params, frames, autoencoder.autoencoder.eval())
-    return losses | {"unet": _losses(unet, params.unet.training, num_steps)}
+    return losses | {"unet": _losses(unet, params.unet.training, params, num_steps)}
 
 
-def _losses(objective: Objective, settings: Training, num_steps: int) -> list[float]:
+def _losses(objective: Objective, settings: Training, params: PretrainParams, num_steps: int) -> list[float]:
     """Train for a few steps in a folder of their own and return the logged losses."""
-    short = settings.model_copy(
-        update={"num_steps": num_steps, "log_every_steps": 1, "threads": 1, "mixed_precision": "no"}
-    )
+    short = settings.model_copy(update={"num_steps": num_steps, "mixed_precision": "no"})
+    compute = params.compute.training.model_copy(update={"log_every_steps": 1, "threads": 1})
     with tempfile.TemporaryDirectory() as folder:
-        train(objective, short, Path(folder), label="first steps")
+        train(objective, short, compute, Path(folder), label="first steps")
         return [line["loss"] for line in read_log(Path(folder)) if "loss" in line]
 
 

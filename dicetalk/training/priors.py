@@ -13,12 +13,14 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path
 from dicetalk.labels import CLASSES, EMOTIONS, class_index, levels_of
 from dicetalk.models.embedder import EmotionEmbedder
+from dicetalk.precision import fixed_threads
 from dicetalk.training.embeddings import Modalities, embed_clips
 
 PriorSource = Literal["embedding", "label"]
 PRIORS_FILE = "priors.safetensors"
 
 
+@fixed_threads()
 def class_priors(embedder: EmotionEmbedder, clips: EncodedClips) -> dict[str, np.ndarray]:
     """Return class means `P/<emotion>/<level>` and emotion means `P/<emotion>`, float32 `(embedding_dim,)`.
 
@@ -118,6 +120,7 @@ def prior_metrics(priors: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
+@fixed_threads()
 def cosine_matrix(rows: np.ndarray) -> np.ndarray:
     """Return the cosines between all pairs of rows `(n, dim)` as `(n, n)`."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

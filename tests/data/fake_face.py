@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dicetalk.config import Preprocess
+from dicetalk.config import Preprocess, PreprocessCompute
 from dicetalk.data.faces import TrackedFace
 from dicetalk.data.media import write_video
 
 RATE = 16000
 WIDTH, HEIGHT, FACE = 160, 120, 40
 
+COMPUTE = PreprocessCompute(scheduler="local", workers=1, clip_timeout_seconds=60.0)
 SETTINGS = Preprocess(
-    scheduler="local",
-    workers=1,
-    clip_timeout_seconds=60.0,
     fps=25.0,
     sample_rate_hz=RATE,
     size_px=64,

@@ -1,4 +1,4 @@
-"""The real networks on real clips and portraits; skipped where either is missing."""
+"""The real networks on real clips and portraits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from fake_face import SETTINGS, row, write_clip
+from fake_face import COMPUTE, SETTINGS, row, write_clip
 
 from dicetalk import weights
 from dicetalk.config import load_params
@@ -23,7 +23,6 @@ from dicetalk.data.media import read_video
 from dicetalk.data.preprocess import run_preprocess
 from dicetalk.data.reasons import Rejected
 from dicetalk.data.shards import Sample
-from dicetalk.errors import DicetalkError
 
 RIGHT_EYE, LEFT_EYE, MOUTH_CORNERS, CHIN = slice(36, 42), slice(42, 48), [48, 54], 8
 
@@ -35,10 +34,7 @@ def media(shared_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def networks() -> tuple[FaceDetector, FaceMesh]:
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
     return FaceDetector(), FaceMesh()
 
 
@@ -170,8 +166,8 @@ def test_workers_do_not_change_the_result(media, networks, tmp_path):
     contents = []
     for workers in (1, 2):
         output = tmp_path / str(workers)
-        settings = SETTINGS.model_copy(update={"workers": workers})
-        run_preprocess(make_table(spans.values()), media, output, settings, tmp_path / "runs")
+        compute = COMPUTE.model_copy(update={"workers": workers})
+        run_preprocess(make_table(spans.values()), media, output, SETTINGS, compute, tmp_path / "runs")
         contents.append({path.name: path.read_bytes() for path in output.iterdir()})
     assert contents[0] == contents[1]
 

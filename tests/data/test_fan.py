@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_face import SETTINGS, SquareTracker, picture, row, write_clip
+from threads import allowed_threads, threads_in_use
 
 from dicetalk import weights
 from dicetalk.data import fan, track
@@ -67,6 +68,12 @@ def test_points_come_from_the_published_file(stand_in, tmp_path, monkeypatch):
     x, y, side = sample.meta["source_crop"]
     expected = (centre - (x, y) + 0.5) * 64 / side - 0.5
     assert np.abs(sample.landmarks() - expected).max() < 2
+
+
+def test_a_process_places_points_on_one_thread_whatever_is_allowed(stand_in):
+    with allowed_threads(3):
+        fan.FanLandmarks()
+        assert threads_in_use()["torch"] == 1
 
 
 def test_what_is_missing_is_named(monkeypatch):

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
+from golden_vectors import load_vectors
 
 from dicetalk.data.geometry import mask_rectangle, overlap, square_crop
 
 
 @pytest.fixture(scope="module")
-def golden(shared_dir):
-    return json.loads((shared_dir / "reference" / "vectors" / "preprocess.json").read_text())["cases"]
+def golden():
+    return load_vectors("preprocess")
 
 
 def test_square_crop_equals_the_released_code(golden):
-    for case in golden["process_bbox"]:
+    for case in golden.meta["cases"]["process_bbox"]:
         x, y, side = square_crop(case["bbox_xyxy"], case["expand_ratio"], case["width"], case["height"])
         assert [x, y, x + side, y + side] == case["crop"]
 
 
 @pytest.mark.parametrize("name", ["landscape", "portrait", "exact"])
-def test_mask_equals_the_released_code(golden, shared_dir, name):
+def test_mask_equals_the_released_code(golden, name):
     from PIL import Image
-    from safetensors.numpy import load_file
 
-    case = golden[name]
+    case = golden.meta["cases"][name]
     width, height = case["image_wh"]
     left, top, right, bottom = mask_rectangle(case["bbox_xywh"], case["area"], width, height)
     mask = np.zeros((height, width), np.uint8)
     mask[top:bottom, left:right] = 255
     out_height, out_width = case["out_hw"]
     resized = Image.fromarray(mask).resize((out_width, out_height), Image.Resampling.LANCZOS)
-    expected = load_file(shared_dir / "reference/vectors/preprocess.safetensors")[f"out.{name}.face_mask_ch0"]
+    expected = golden[f"out.{name}.face_mask_ch0"].numpy()
     assert np.abs(np.asarray(resized, np.float32) / 255 - expected).max() < 1e-6
 
 

@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 import pytest
 from drawn_clip import drawn_head, rotate, write_av
-from fake_face import SETTINGS, noise
+from fake_face import COMPUTE, SETTINGS, noise
 
 from dicetalk import weights
 from dicetalk.data.folder import index_folder
 from dicetalk.data.preprocess import preprocess_folder
 from dicetalk.data.reasons import REASONS
-from dicetalk.errors import DicetalkError
 
 KEPT = "kept"
 NAMES = [
@@ -35,10 +34,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def real_networks():
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +170,9 @@ def test_each_has_its_reason_and_nothing_else_happens(real_networks, sources, tm
         write(raw / name)
     monkeypatch.chdir(tmp_path)
     before = state(raw)
-    settings = SETTINGS.model_copy(
-        update={"workers": 2, "clips_per_shard": 50, "clip_timeout_seconds": 120.0}
-    )
-    summary = preprocess_folder(Path("raw"), Path("out"), settings)
+    settings = SETTINGS.model_copy(update={"clips_per_shard": 50})
+    compute = COMPUTE.model_copy(update={"workers": 2, "clip_timeout_seconds": 120.0})
+    summary = preprocess_folder(Path("raw"), Path("out"), settings, compute)
     assert state(raw) == before  # inputs untouched
     assert summary["indexed"] == summary["kept"] + summary["rejected"] == len(expected)
     names = {path.name for path in tmp_path.iterdir()}  # nothing else anywhere, nothing half done

@@ -8,49 +8,22 @@ from collections import namedtuple
 
 import pandas as pd
 import pytest
-from fake_face import SETTINGS, SquareTracker, picture, row, write_clip
+from fake_face import COMPUTE, SETTINGS, picture, row, write_clip
 from filelock import FileLock
 
-from dicetalk.data import clip, scheduler, track
+from dicetalk.data import clip, preprocess
 from dicetalk.data.disk import BYTES_PER_PIXEL, report_need
-from dicetalk.data.index import make_table, write_index
+from dicetalk.data.index import write_index
 from dicetalk.data.preprocess import preprocess_folder, preprocess_index, run_preprocess
 from dicetalk.data.shards import read_samples
 from dicetalk.errors import DicetalkError
+from dicetalk.files import read_json
+from dicetalk.runs.work import MADE_OF
 
 Usage = namedtuple("Usage", "total used free")
 
 
-@pytest.fixture(autouse=True)
-def squares_are_faces(monkeypatch):
-    """Replace the networks; only counting and bookkeeping are under test."""
-    monkeypatch.setattr(track, "FaceTracker", SquareTracker)
-    for module in (track, clip):
-        monkeypatch.setattr(module, "networks", lambda landmarks: (None, None, None))
-    monkeypatch.setattr("dicetalk.weights.fetch", lambda names: {})
-    monkeypatch.setattr(scheduler, "run_local", work_here)
-
-
-def work_here(work, jobs, workers, label, give_up):
-    """Stand in for the pool, whose processes would not know the stand-ins above."""
-    for job in jobs:
-        work(job)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """Three good clips, one without a face, one that is not there."""
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    for name in "abc":
-        write_clip(raw / f"{name}.mp4", lambda k, name=name: picture(40 + ord(name) % 7, 40), 12)
-    write_clip(raw / "d.mp4", lambda k: picture(side=0), 12)
-    names = "ecabd"
-    table = make_table(
-        row(clip_id=f"clip-{n}", video_path=f"{n}.mp4", audio_path=f"{n}.mp4", emotion="sad", level=2)
-        for n in names
-    )
-    return table, raw
+pytestmark = pytest.mark.usefixtures("squares_are_faces")
 
 
 def content(folder):
@@ -60,14 +33,16 @@ def content(folder):
 def test_every_clip_is_accounted_for(corpus, tmp_path):
     table, raw = corpus
     before = content(raw)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
-    assert summary == {
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
+    counts = {
         "indexed": 5,
         "kept": 3,
         "rejected": 2,
         "kept_seconds": 1.44,
         "reasons": {"no_face": 1, "unreadable": 1},
     }
+    assert read_json(tmp_path / "out" / "summary.json") == counts
+    assert summary == counts | {"recovered": 0, "newly_crashed": 0}
     kept = pd.read_parquet(tmp_path / "out" / "kept.parquet")
     assert kept["clip_id"].tolist() == ["clip-a", "clip-b", "clip-c"]
     assert kept["shard"].tolist() == ["shard-000000.tar"] * 2 + ["shard-000001.tar"]
@@ -81,7 +56,7 @@ def test_every_clip_is_accounted_for(corpus, tmp_path):
 
 def test_a_killed_run_continues_and_ends_in_the_same_bytes(corpus, tmp_path, monkeypatch):
     table, raw = corpus
-    run_preprocess(table, raw, tmp_path / "whole", SETTINGS, tmp_path / "runs-1")
+    run_preprocess(table, raw, tmp_path / "whole", SETTINGS, COMPUTE, tmp_path / "runs-1")
     done = []
     real = clip.preprocess_clip
 
@@ -93,14 +68,14 @@ def test_a_killed_run_continues_and_ends_in_the_same_bytes(corpus, tmp_path, mon
 
     monkeypatch.setattr(clip, "preprocess_clip", fragile)
     with pytest.raises(KeyboardInterrupt):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs-2")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs-2")
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(
         clip,
         "preprocess_clip",
         lambda row, *rest, **scratch: done.append(row["clip_id"]) or real(row, *rest, **scratch),
     )
-    run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs-2")
+    run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs-2")
     assert sorted(done) == table["clip_id"].tolist()
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
@@ -119,14 +94,51 @@ def test_old_results_are_not_reused_after_a_change(corpus, tmp_path, monkeypatch
 
     monkeypatch.setattr(clip, "preprocess_clip", fragile)
     with pytest.raises(KeyboardInterrupt):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     settings = SETTINGS.model_copy(update={"crop_margin": 0.3}) if change == "settings" else SETTINGS
     if change == "file":
         write_clip(raw / "a.mp4", lambda k: picture(70, 50), 15)
-    run_preprocess(table, raw, tmp_path / "out", settings, tmp_path / "runs")
+    run_preprocess(table, raw, tmp_path / "out", settings, COMPUTE, tmp_path / "runs")
     assert seen.count("clip-a") == 2
     sample = next(read_samples(tmp_path / "out"))
     assert sample.meta["num_frames"] == (15 if change == "file" else 12)
+
+
+@pytest.mark.parametrize("resume", ["stop", "start-over", "accept-code-change"])
+def test_clips_of_other_code_are_mixed_only_by_consent(corpus, tmp_path, monkeypatch, resume):
+    table, raw = corpus
+    seen, real = [], clip.preprocess_clip
+
+    def fragile(row, *rest, **scratch):
+        seen.append(row["clip_id"])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(row, *rest, **scratch)
+
+    def run(resume: str = "stop") -> dict:
+        where = (tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
+        return run_preprocess(table, raw, *where, resume=resume)
+
+    monkeypatch.setattr(clip, "preprocess_clip", fragile)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    [first, *others] = sorted(table["clip_id"])
+    monkeypatch.setattr(preprocess, "_code", lambda: {"data/clip.py": "edited"})
+    if resume == "stop":
+        with pytest.raises(DicetalkError, match=r"data/clip.py.* changed since the unfinished run .*runs"):
+            run()
+        assert seen == [first, others[0]]
+        return
+    summary = run(resume)
+    goes_on = resume == "accept-code-change"
+    assert seen[2:] == (others if goes_on else [first, *others])
+    changed = summary.get("resumed_across_code_changes", [])
+    assert ("data/clip.py" in changed) == goes_on == bool(changed)
+    # What was agreed to is said of every output that takes clips over, and a finished one is no longer mixed.
+    del seen[2:]
+    assert run().get("resumed_across_code_changes", []) == changed and len(seen) == 2
+    monkeypatch.setattr(preprocess, "_code", lambda: {"data/clip.py": "edited again"})
+    assert "resumed_across_code_changes" not in run() and seen[2:] == [first, *others]
 
 
 def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
@@ -141,7 +153,7 @@ def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
 
     def run(rows, name="out"):
         seen.clear()
-        return run_preprocess(rows, raw, tmp_path / name, SETTINGS, tmp_path / f"runs-{name}")
+        return run_preprocess(rows, raw, tmp_path / name, SETTINGS, COMPUTE, tmp_path / f"runs-{name}")
 
     some = table[~table["clip_id"].isin(["clip-b", "clip-e"])]
     run(some)
@@ -162,21 +174,6 @@ def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
     assert seen == ["clip-a", "clip-c", "clip-d"]
 
 
-def test_a_crash_is_a_reason_and_tried_again(corpus, tmp_path, monkeypatch):
-    table, raw = corpus
-
-    def die_at_b(work, jobs, workers, label, give_up):
-        for job in jobs:
-            give_up(job, "exit status -11") if job[0]["clip_id"] == "clip-b" else work(job)
-
-    monkeypatch.setattr(scheduler, "run_local", die_at_b)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
-    assert summary["reasons"] == {"crashed": 1, "no_face": 1, "unreadable": 1}
-    assert "clip-b,crashed,exit status -11\n" in (tmp_path / "out" / "rejected.csv").read_text()
-    monkeypatch.setattr(scheduler, "run_local", work_here)
-    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")["kept"] == 3
-
-
 def test_an_unexpected_error_costs_one_clip_and_shows(corpus, tmp_path, monkeypatch, capsys):
     table, raw = corpus
     real = clip.follow_face
@@ -187,7 +184,7 @@ def test_an_unexpected_error_costs_one_clip_and_shows(corpus, tmp_path, monkeypa
         return real(video, *rest)
 
     monkeypatch.setattr(clip, "follow_face", stumble)
-    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    summary = run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert summary["reasons"]["failed"] == 1 and "clip-b failed:\nTraceback" in capsys.readouterr().err
 
 
@@ -203,17 +200,17 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(corpus, tmp_path, monkeyp
 
     monkeypatch.setattr(clip, "write_video", fill)
     with pytest.raises(DicetalkError, match="disk is full.*run the same command again"):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert not (tmp_path / "out").exists()
-    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".tar"]
-    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")["kept"] == 3
+    assert [path.suffix for path in (tmp_path / "runs").iterdir() if path.name != MADE_OF] == [".tar"]
+    assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")["kept"] == 3
     assert len(written) == 4  # the first clip was not encoded again
 
 
 def test_the_need_of_disk_is_said_before(corpus, tmp_path, monkeypatch, capsys):
     table, raw = corpus
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(0, 0, 1000))
-    run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+    run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     said = capsys.readouterr().err.splitlines()[0]
     assert said.startswith("WARNING: 5 clips need about") and "will stop when the disk is full" in said
     rows = [row(start_seconds=10.0, end_seconds=20.0)] * 100
@@ -225,15 +222,17 @@ def test_the_need_of_disk_is_said_before(corpus, tmp_path, monkeypatch, capsys):
 def test_two_runs_do_not_share_an_output(corpus, tmp_path):
     table, raw = corpus
     with FileLock(tmp_path / "runs.lock"), pytest.raises(DicetalkError, match="Another process"):
-        run_preprocess(table, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
 
 
 def test_index_file_and_folder(corpus, tmp_path, monkeypatch):
     table, raw = corpus
     monkeypatch.chdir(tmp_path)
     write_index(table, raw, tmp_path / "index" / "mead.parquet")
-    first = preprocess_index(tmp_path / "index" / "mead.parquet", tmp_path / "one" / "mead", SETTINGS)
-    second = preprocess_folder(raw, tmp_path / "two", SETTINGS)
+    first = preprocess_index(
+        tmp_path / "index" / "mead.parquet", tmp_path / "one" / "mead", SETTINGS, COMPUTE
+    )
+    second = preprocess_folder(raw, tmp_path / "two", SETTINGS, COMPUTE)
     assert (first["kept"], second["kept"]) == (3, 3) and second["indexed"] == 4
 
 
@@ -241,7 +240,7 @@ def test_problems_are_named(corpus, tmp_path):
     table, raw = corpus
     twice = pd.concat([table, table.iloc[:1]])
     with pytest.raises(DicetalkError, match="clip-a"):
-        run_preprocess(twice, raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(twice, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     with pytest.raises(DicetalkError, match="rejected.csv"):
-        run_preprocess(table.iloc[3:], raw, tmp_path / "out", SETTINGS, tmp_path / "runs")
+        run_preprocess(table.iloc[3:], raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert (tmp_path / "out" / "rejected.csv").read_text().count("\n") == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,33 +12,31 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from deadly_jobs import pool_of
 from drawn_clip import drawn_head, write_av
-from fake_face import SETTINGS
+from fake_face import COMPUTE, SETTINGS
 
 from dicetalk import weights
 from dicetalk.data.preprocess import preprocess_folder
-from dicetalk.errors import DicetalkError
 
 NUM_CLIPS, NUM_KILLS = 24, 10
 COMMAND = """
 import sys
 from pathlib import Path
-from fake_face import SETTINGS
+from fake_face import COMPUTE, SETTINGS
 from dicetalk.data.preprocess import preprocess_folder
 if __name__ == "__main__":
-    settings = SETTINGS.model_copy(update={"workers": 2, "clips_per_shard": 5})
-    preprocess_folder(Path("raw"), Path(sys.argv[1]), settings)
+    settings = SETTINGS.model_copy(update={"clips_per_shard": 5})
+    preprocess_folder(Path("raw"), Path(sys.argv[1]), settings, COMPUTE.model_copy(update={"workers": 2}))
 """
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """Clips that differ, two of them unusable."""
-    try:
-        weights.fetch(["blazeface-short-range", "facemesh"])
-    except DicetalkError as error:
-        pytest.skip(f"face networks are not available: {error}")
+    weights.fetch(["blazeface-short-range", "facemesh"])
     folder = tmp_path_factory.mktemp("resuming")
     (folder / "raw").mkdir()
     frames, samples = drawn_head()
@@ -54,17 +53,18 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def start(folder: Path, output: str) -> subprocess.Popen:
+def start(folder: Path, output: str | Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen:
     script = folder / "run.py"
     script.write_text(COMMAND)
     paths = [str(Path(__file__).parent), *sys.path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.Popen(
-        [sys.executable, str(script), output],
+        [sys.executable, str(script), str(output)],
         cwd=folder,
         env=environment,
         start_new_session=True,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
     )
 
 
@@ -88,7 +88,7 @@ def test_ten_kills(corpus):
         time.sleep(rng.uniform(0, seconds_per_clip))  # several clips are left, however fast the machine
         assert process.poll() is None, "the run ended before it could be killed"
         if kill % 2:
-            os.kill(process.pid, signal.SIGKILL)  # its workers notice and end by themselves
+            os.kill(process.pid, signal.SIGKILL)  # the kernel ends its workers
         else:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -111,12 +111,30 @@ def test_ten_kills(corpus):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_workers_killed_from_outside_cost_nothing(corpus, tmp_path):
+    assert start(corpus, tmp_path / "whole").wait() == 0
+    process = start(corpus, tmp_path / "out", subprocess.PIPE)
+    for goal, num_killed in ((3, 1), (9, 2)):  # one of two, then all
+        while finished(tmp_path, "out") < goal:
+            assert process.poll() is None
+            time.sleep(0.01)
+        for worker in pool_of(psutil.Process(process.pid))[:num_killed]:
+            worker.kill()
+    said = process.communicate()[1]
+    assert process.returncode == 0
+    assert re.search(r"crashed \([23] x SIGKILL \(perhaps out of memory\)\); trying them again", said), said
+    assert re.search(r"[23] clips crashed and were done at the second try, alone\.", said), said
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_dask_cluster_gives_the_same_bytes(corpus, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.chdir(corpus)
-    settings = SETTINGS.model_copy(update={"workers": 1, "clips_per_shard": 5})
-    preprocess_folder(Path("raw"), tmp_path / "local", settings)
+    settings = SETTINGS.model_copy(update={"clips_per_shard": 5})
+    preprocess_folder(Path("raw"), tmp_path / "local", settings, COMPUTE)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         address = {"scheduler": cluster.scheduler_address}
-        preprocess_folder(Path("raw"), tmp_path / "dask", settings.model_copy(update=address))
+        preprocess_folder(Path("raw"), tmp_path / "dask", settings, COMPUTE.model_copy(update=address))
     assert content(tmp_path / "dask") == content(tmp_path / "local")

@@ -45,10 +45,11 @@ class World:
 
     def evaluate(self, generated: Path | None = None, threads: int = 2) -> Evaluation:
         generated = generated or self.folder / "generated"
-        settings = self.settings.model_copy(update={"threads": threads})
         networks = self.folder / "networks"
         with tempfile.TemporaryDirectory() as work:
-            return evaluate_generated(generated, self.folder / "processed", networks, settings, Path(work))
+            return evaluate_generated(
+                generated, self.folder / "processed", networks, self.settings, threads, Path(work)
+            )
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_two_folders_are_matched_by_name(world, generated, tmp_path):
         (real / f"{name}.mp4").unlink()
     (real / "stranger.mp4").write_bytes(b"")
     systems, networks = {"ours": generated / "ours"}, world.folder / "networks"
-    report = evaluate_folders(systems, real, networks, world.settings, tmp_path / "work").report
+    report = evaluate_folders(systems, real, networks, world.settings, 2, tmp_path / "work").report
     unmatched = {(failure["system"], failure["clip_id"]) for failure in report["failures"]}
     assert unmatched == {("real", "stranger"), ("ours", "T0_happy_1"), ("ours", "T1_happy_1")}
     assert report["systems"]["ours"]["lmd"]["value"] == pytest.approx(0.0)

@@ -63,7 +63,7 @@ def world(tmp_path_factory, repository):
         patch.setattr("dicetalk.evaluation.published.readers.load_published", tiny_network)
         settings = load_params(repository / "profiles/demo.yaml").evaluate
         write_world(folder)
-        yield folder, settings.model_copy(update={"protocol": "open", "bootstrap_samples": 50, "threads": 2})
+        yield folder, settings.model_copy(update={"protocol": "open", "bootstrap_samples": 50})
 
 
 class TinyNetwork(nn.Module):
@@ -102,8 +102,9 @@ def write_world(folder: Path) -> None:
 
 
 def run(folder: Path, settings: Evaluate, work: Path, system: str = "copy", threads: int = 2):
-    settings = settings.model_copy(update={"threads": threads})
-    return evaluate_folders({"ours": folder / system}, folder / "real", folder / "none", settings, work)
+    return evaluate_folders(
+        {"ours": folder / system}, folder / "real", folder / "none", settings, threads, work
+    )
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_a_finished_evaluation_measures_nothing_again(copy, tmp_path, monkeypatc
     folder, settings = copy
     first = run(folder, settings, tmp_path / "work")
     monkeypatch.setattr(measure.Measurer, "see", None)
-    assert run(folder, settings, tmp_path / "work").report == first.report
+    assert run(folder, settings, 2, tmp_path / "work").report == first.report
 
 
 def test_every_odd_file_has_a_reason_and_the_rest_counts(copy, tmp_path):
@@ -174,7 +175,7 @@ def test_every_odd_file_has_a_reason_and_the_rest_counts(copy, tmp_path):
     write_video(copies / f"{slow}.mp4", clip.frames[::2], 12.5, clip.audio, 16000)
     (copies / f"{missing}.mp4").unlink()
     (copies / "stranger.mp4").write_bytes(b"")
-    report = run(folder, settings, tmp_path / "work").report
+    report = run(folder, settings, 2, tmp_path / "work").report
     reasons = {(item["system"], item["clip_id"]): item for item in report["failures"]}
     assert "cannot be read" in reasons["ours", broken]["reason"]
     assert "3 frames" in reasons["ours", short]["reason"]
@@ -222,7 +223,7 @@ def test_two_systems_are_compared_on_their_common_clips(copy, tmp_path):
         clip = toy_clip(7, "sad", num_frames=20)
         write_video(folder / "worse" / f"{name}.mp4", clip.frames, 25.0, clip.audio, 16000)
     given = [str(folder / "copy"), f"other={folder / 'worse'}"]
-    report = evaluate_any(given, folder / "real", folder / "none", settings, tmp_path / "work").report
+    report = evaluate_any(given, folder / "real", folder / "none", settings, 2, tmp_path / "work").report
     assert list(report["systems"])[:3] == ["real", "ours", "other"]
     test = report["paired"]["other - ours"]["psnr"]
     assert test["n"] == 7 and test["difference"] < 0 and test["ci95"][1] < 0
@@ -233,9 +234,9 @@ def test_two_systems_are_compared_on_their_common_clips(copy, tmp_path):
 def test_names_that_are_taken_or_missing(copy, tmp_path):
     folder, settings = copy
     with pytest.raises(DicetalkError, match="real is taken"):
-        evaluate_any([f"real={folder / 'copy'}"], folder / "real", folder, settings)
+        evaluate_any([f"real={folder / 'copy'}"], folder / "real", folder, settings, 1)
     with pytest.raises(DicetalkError, match="is no folder"):
-        evaluate_any(["nowhere"], folder / "real", folder, settings)
+        evaluate_any(["nowhere"], folder / "real", folder, settings, 1)
     shutil.copy(folder / "real" / f"{NAMES[0]}.mp4", folder / "real" / f"{NAMES[0]}.avi")
     with pytest.raises(DicetalkError, match="same name"):
         find_videos(folder / "real")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import stand_ins
 import torch
+from changes import changed
 
-from dicetalk.config import Training, load_params
+from dicetalk.config import load_params
 from dicetalk.evaluation.clips import Clip
 from dicetalk.evaluation.frechet import Moments, frechet_distance
 from dicetalk.evaluation.networks import IdentityNet, normalise, to_input
@@ -108,11 +109,11 @@ def score(network: InDomainSyncNet, clip: Clip, delay_frames: int = 0) -> SyncSc
 @pytest.mark.timeout(1800)
 def test_delayed_sound_moves_the_measured_offset_by_as_much(repository, tmp_path):
     """The demo's sync network and recipe, 200 steps on 48 people; judged on 8 it never saw."""
-    recipe = load_params(repository / "profiles/demo.yaml").evaluators.sync
+    params = load_params(repository / "profiles/demo.yaml")
     quick = {"num_steps": 200, "validate_every_steps": 200, "threads": 1}
-    recipe = Training(**(recipe.model_dump() | quick))
+    recipe = changed(params.evaluators.sync, params.compute.evaluators, **quick)
     objective = SyncObjective([speaking(i) for i in range(48)], [speaking(i) for i in range(48, 50)], 0)
-    train(objective, recipe, tmp_path, None, "sync")
+    train(objective, *recipe, tmp_path, None, "sync")
     clips = [speaking(i) for i in range(50, 58)]
     network = objective.network.eval()
     start = np.array([score(network, clip).offset_frames for clip in clips])

@@ -1,75 +1,44 @@
-"""Golden numbers of the official inference code; see `reference/README.md` in the shared test data."""
+"""Golden numbers of the official inference code: those of `vectors/`, and the full ones where they are."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden_vectors import VECTORS, Vectors, load_vectors, read_meta
+from shared_data import SHARED
 
 torch.set_num_threads(1)
 
-
-@dataclass
-class Vectors:
-    """One golden file: its description and its tensors `in.*`, `out.*`, `grad.*`, `weights.*`."""
-
-    meta: dict
-    tensors: dict[str, torch.Tensor]
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        value = self.tensors[name]
-        return value.float() if value.dtype == torch.float16 else value
-
-    def weights(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        prefix = f"weights.{prefix}"
-        return {k.removeprefix(prefix): v.float() for k, v in self.tensors.items() if k.startswith(prefix)}
-
-    def starting_with(self, prefix: str) -> dict[str, torch.Tensor]:
-        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+FULL_VECTORS = SHARED / "reference" / "vectors"
+FOLDERS = {"cut": VECTORS} | ({"full": FULL_VECTORS} if FULL_VECTORS.is_dir() else {})
 
 
-@pytest.fixture(scope="session")
-def reference_dir(shared_dir: Path) -> Path:
-    folder = shared_dir / "reference"
-    if not folder.is_dir():
-        pytest.skip(f"golden vectors not found at {folder}")
-    return folder
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator:
+    """Fail what is skipped here: all it needs is in the repository. Only a `skipif` mark may skip."""
+    report = yield
+    if report.skipped and not item.get_closest_marker("skipif"):
+        report.outcome, report.longrepr = "failed", f"a comparison was skipped: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session", params=FOLDERS)
+def vectors(request: pytest.FixtureRequest) -> Callable[[str], Vectors]:
+    """Read a golden file by its name; tests run once for each folder."""
+    return lambda name: load_vectors(name, FOLDERS[request.param])
 
 
 @pytest.fixture(scope="session")
-def vectors(reference_dir: Path) -> Callable[[str], Vectors]:
-    def load(name: str) -> Vectors:
-        meta = json.loads((reference_dir / "vectors" / f"{name}.json").read_text())
-        return Vectors(meta, load_file(reference_dir / "vectors" / f"{name}.safetensors"))
-
-    return load
-
-
-@pytest.fixture(scope="session")
-def contract(reference_dir: Path) -> Callable[[str], dict[str, tuple[int, ...]]]:
+def contract() -> Callable[[str], dict[str, tuple[int, ...]]]:
     """Full-size state-dict names and shapes of one official checkpoint."""
 
     def load(name: str) -> dict[str, tuple[int, ...]]:
-        tensors = json.loads((reference_dir / "contracts" / f"{name}.json").read_text())["tensors"]
+        tensors = read_meta(f"contracts/{name}")["tensors"]
         return {key: tuple(shape) for key, shape in tensors.items()}
 
     return load
-
-
-@pytest.fixture(scope="session")
-def golden(reference_dir: Path) -> ModuleType:
-    """The generator of weights and inputs that are not stored."""
-    spec = importlib.util.spec_from_file_location("golden", reference_dir / "golden.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, rtol: float = 1e-4, atol: float = 2e-5) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from golden_vectors import load_vectors
+from hashed_tensors import fill, hashed
 
 from dicetalk.models.discriminator import EmotionDiscriminator
 from dicetalk.models.emotion import EmotionModel
@@ -126,20 +128,29 @@ def test_pose_guider(vectors, close):
 
 
 @pytest.mark.slow
-def test_fullsize_conditioners(vectors, golden, close):
-    reference = vectors("fullsize_conditioners")
-    emotion = golden.fill(EmotionModel().eval(), 101)
+@torch.no_grad()
+def test_fullsize_conditioners(close):
+    reference = load_vectors("fullsize_conditioners")
+    emotion = fill(EmotionModel().eval(), 101)
+    for retrieval in (True, False):
+        case = f"retrieval_{str(retrieval).lower()}"
+        close(emotion.null_tokens(retrieval)[0, 0, ::4], reference[f"out.emo_uncond.{case}"])
+    close(emotion.classifier(reference["in.classifier_features"]), reference["out.classifier_logits"])
+    audio = fill(AudioProjection(), 102)
+    windows = hashed("full.audio", (1, 2, 10, 5, 384), 103, 1.7)
+    close(audio(windows)[0, :, ::4], reference["out.audio.tokens"])
+    close(audio.null_tokens()[0, :, ::4], reference["out.audio.tokens_zero"])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_fullsize_emotion_model_on_the_released_priors(shared_dir, close):
+    reference = load_vectors("fullsize_conditioners", shared_dir / "reference" / "vectors")
+    emotion = fill(EmotionModel().eval(), 101)
     priors = reference["in.priors"][:, None]
-    with torch.no_grad():
-        for retrieval in (True, False):
-            case = f"retrieval_{str(retrieval).lower()}"
-            close(emotion(priors, retrieval=retrieval).tokens[:, 0, ::4], reference[f"out.emo.{case}"])
-            close(emotion.null_tokens(retrieval)[0, 0, ::4], reference[f"out.emo_uncond.{case}"])
-        _, vq_loss, indices = emotion.codebook(priors)
-        assert torch.equal(indices, reference["out.codebook.indices"])
-        close(vq_loss.reshape(1), reference["out.codebook.vq_loss"])
-        close(emotion.classifier(reference["in.classifier_features"]), reference["out.classifier_logits"])
-        audio = golden.fill(AudioProjection(), 102)
-        windows = golden.hash_t("full.audio", (1, 2, 10, 5, 384), 103, 1.7)
-        close(audio(windows)[0, :, ::4], reference["out.audio.tokens"])
-        close(audio.null_tokens()[0, :, ::4], reference["out.audio.tokens_zero"])
+    for retrieval in (True, False):
+        case = f"retrieval_{str(retrieval).lower()}"
+        close(emotion(priors, retrieval=retrieval).tokens[:, 0, ::4], reference[f"out.emo.{case}"])
+    _, vq_loss, indices = emotion.codebook(priors)
+    assert torch.equal(indices, reference["out.codebook.indices"])
+    close(vq_loss.reshape(1), reference["out.codebook.vq_loss"])

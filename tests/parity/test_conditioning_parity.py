@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hashed_tensors import hashed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from dicetalk.data.speech import TOKENS_PER_TICK, audio_windows, count_tokens, whisper_hidden_states
@@ -19,12 +20,12 @@ def golden_conditioning(vectors):
 
 
 @pytest.fixture(scope="module")
-def hidden_states(golden_conditioning, golden):
+def hidden_states(golden_conditioning):
     """All hidden states of both 30-s chunks `(3000, layers, channels)`."""
     meta = golden_conditioning.meta
     encoder = WhisperModel(WhisperConfig(**meta["whisper_config"])).encoder.eval()
     encoder.load_state_dict(golden_conditioning.weights("whisper_encoder."))
-    mel = golden.hash_t("c.mel", (80, 2 * MELS_PER_CHUNK), meta["seeds"]["mel"]).numpy()
+    mel = hashed("c.mel", (80, 2 * MELS_PER_CHUNK), meta["seeds"]["mel"]).numpy()
     return whisper_hidden_states(encoder, [mel[:, :MELS_PER_CHUNK], mel[:, MELS_PER_CHUNK:]])
 
 
@@ -55,7 +56,7 @@ def test_audio_tokens(golden_conditioning, hidden_states, close, case):
 
 @pytest.mark.parametrize("retrieval", [True, False])
 @torch.no_grad()
-def test_emotion_tokens(golden_conditioning, vectors, golden, close, retrieval):
+def test_emotion_tokens(golden_conditioning, vectors, close, retrieval):
     config = vectors("emotion_small").meta["config"]
     model = EmotionModel(
         config["prior_dim"],
@@ -66,7 +67,7 @@ def test_emotion_tokens(golden_conditioning, vectors, golden, close, retrieval):
         config["intermediate_dim"],
         config["classifier_input"],
     ).eval()
-    golden.fill(model, golden_conditioning.meta["seeds"]["emo"])
+    model.load_state_dict(golden_conditioning.weights("emo_model."))
     name = f"out.retrieval_{str(retrieval).lower()}"
     tokens = model(golden_conditioning["in.emo_prior"].flatten(1)[:, None], retrieval=retrieval).tokens
     close(tokens[0], golden_conditioning[f"{name}.emo"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hashed_tensors import fill
 
 from dicetalk.models.rife import IFNet
 
@@ -17,9 +18,9 @@ def test_names_and_shapes(vectors):
 
 @pytest.mark.parametrize("size", ["64x96", "32x32"])
 @torch.no_grad()
-def test_middle_flow_and_mask(vectors, golden, close, size):
+def test_middle_flow_and_mask(vectors, close, size):
     reference = vectors("rife_seeded")
-    model = golden.fill(IFNet().eval(), reference.meta["weight_seed"])
+    model = fill(IFNet().eval(), reference.meta["weight_seed"])
     first, second = reference[f"in.{size}.img0"], reference[f"in.{size}.img1"]
     result = model(first, second)
     close(result.middle, reference[f"out.{size}.middle"])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
+from golden_vectors import read_meta
 
 from dicetalk.models.sampling import add_noise, denoised, make_scheduler, precondition
 from dicetalk.models.windows import WindowPlan
@@ -48,9 +47,8 @@ def test_add_noise(vectors, close):
     close(add_noise(clean, noise, sigmas[2]), golden["out.addnoise.third"])
 
 
-def test_ring_windows(reference_dir):
-    cases = json.loads((reference_dir / "vectors" / "windows.json").read_text())["cases"]
-    for case in cases:
+def test_ring_windows():
+    for case in read_meta("windows")["cases"]:
         plan = WindowPlan(case["frames_per_batch"], case["overlap"], case["shift_offset"], ring=True)
         total = case["num_frames"] + plan.num_padding_frames
         assert total == case["total"]

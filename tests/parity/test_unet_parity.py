@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from golden_vectors import load_vectors
+from hashed_tensors import fill, hashed
 
 from dicetalk.models.unet import DiceTalkUNet
 
@@ -90,7 +92,7 @@ def test_activations(tiny, close):
             close(seen[name][: value.shape[0]], value)
             compared += 1
     assert compared >= 14
-    close(output.features.flatten(0, 1)[:2], expected["mid_block"])
+    close(output.features.flatten(0, 1)[: len(expected["mid_block"])], expected["mid_block"])
 
 
 def test_level_masks(tiny, close):
@@ -125,7 +127,8 @@ def test_gradients(tiny, close, checkpointing):
     close(loss.reshape(1), aux["out.loss"], atol=1e-3)
     for golden_name, name in leaves.items():
         expected = aux[f"grad.in.{golden_name}"]
-        close(inputs[name].grad.reshape(expected.shape), expected, atol=1e-4)
+        gradient = inputs[name].grad.reshape(-1, *expected.shape[1:])
+        close(gradient[: len(expected)], expected, atol=1e-4)
     weights = dict(model.named_parameters())
     expected = {k: v for k, v in aux.starting_with("grad.").items() if not k.startswith("in.")}
     assert expected
@@ -135,17 +138,17 @@ def test_gradients(tiny, close, checkpointing):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_fullsize_unet(vectors, golden, close):
-    reference = vectors("fullsize_unet")
-    model = golden.fill(DiceTalkUNet.from_config(reference.meta["config"]).eval(), 111)
+def test_fullsize_unet(close):
+    reference = load_vectors("fullsize_unet")
+    model = fill(DiceTalkUNet.from_config(reference.meta["config"]).eval(), 111)
     inputs = {
-        "sample": golden.hash_t("fu.sample", (2, 2, 8, 16, 16), 112, 1.7),
+        "sample": hashed("fu.sample", (2, 2, 8, 16, 16), 112, 1.7),
         "timestep": reference["in.timestep"],
-        "encoder_hidden_states": golden.hash_t("fu.clip", (4, 1, 1024), 112, 1.7).unflatten(0, (2, 2)),
-        "audio_tokens": golden.hash_t("fu.audio", (4, 32, 1024), 112, 1.7).unflatten(0, (2, 2)),
-        "emotion_tokens": golden.hash_t("fu.emo", (4, 32, 1024), 112, 1.7).unflatten(0, (2, 2)),
+        "encoder_hidden_states": hashed("fu.clip", (4, 1, 1024), 112, 1.7).unflatten(0, (2, 2)),
+        "audio_tokens": hashed("fu.audio", (4, 32, 1024), 112, 1.7).unflatten(0, (2, 2)),
+        "emotion_tokens": hashed("fu.emo", (4, 32, 1024), 112, 1.7).unflatten(0, (2, 2)),
         "added_time_ids": reference["in.added_time_ids"],
-        "pose_feature": golden.hash_t("fu.pose", (2, 2, 320, 16, 16), 112, 0.5),
+        "pose_feature": hashed("fu.pose", (2, 2, 320, 16, 16), 112, 0.5),
     }
     close(model(**inputs, face_mask=reference["in.ip_mask"].float()).sample, reference["out.masked"])
     close(model(**inputs).sample, reference["out.unmasked"])

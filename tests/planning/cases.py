@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from changes import changed
+
 from dicetalk.config import Params, load_params
 
 CASES: dict[str, dict[str, Any]] = {
@@ -47,18 +49,18 @@ TINY = {
 def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
     """Parameters and UNet configuration of a case."""
     values, params = {"tiny": TINY, **CASES}[name], load_params(repository / "profiles/demo.yaml")
-    training = params.train_diffusion.training.model_copy(
-        update={
-            "num_steps": 2,
-            "batch_size": values["batch"],
-            "num_processes": 1,
-            "threads": 1,
-            "mixed_precision": "no",
-            "gradient_checkpointing": values.get("checkpointing", False),
-            "grad_accumulation_steps": values.get("accumulation", 1),
-            "validate_every_steps": 2,
-            "checkpoint_every_steps": 2,
-        }
+    training, compute = changed(
+        params.train_diffusion.training,
+        params.compute.train_diffusion,
+        num_steps=2,
+        batch_size=values["batch"],
+        num_processes=1,
+        threads=1,
+        mixed_precision="no",
+        gradient_checkpointing=values.get("checkpointing", False),
+        grad_accumulation_steps=values.get("accumulation", 1),
+        validate_every_steps=2,
+        checkpoint_every_steps=2,
     )
     diffusion = params.train_diffusion.model_copy(
         update={
@@ -68,7 +70,10 @@ def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
         }
     )
     preprocess = params.preprocess.model_copy(update={"size_px": values["size_px"]})
-    params = params.model_copy(update={"train_diffusion": diffusion, "preprocess": preprocess})
+    compute_all = params.compute.model_copy(update={"train_diffusion": compute})
+    params = params.model_copy(
+        update={"train_diffusion": diffusion, "preprocess": preprocess, "compute": compute_all}
+    )
     levels = len(values["widths"])
     config = {
         "in_channels": 32,

@@ -39,7 +39,7 @@ def run(params: Params, config: dict[str, Any], folder: str) -> None:
     networks = build_networks(params, config)
     objective = networks.objective(params)
     objective.train_batches = objective.test_batches = Batches(params, networks)
-    train(objective, params.train_diffusion.training, Path(folder))
+    train(objective, params.train_diffusion.training, params.compute.train_diffusion, Path(folder))
 
 
 def resident_bytes(field: str) -> int:

@@ -38,7 +38,7 @@ def test_peak_memory_of_a_real_training_within_15_percent(repository: Path, tmp_
     """Two steps, a validation and a checkpoint of the real loop in a process of its own: resident memory."""
     params, config = case(repository, name)
     cost = simulate_step(params, config, fused_attention=False)
-    checkpointing = params.train_diffusion.training.gradient_checkpointing
+    checkpointing = params.compute.train_diffusion.gradient_checkpointing
     predicted = demand(cost, MemoryOptions(checkpointing, optimizer_8bit=False), num_gpus=1).peak
 
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from dicetalk.cli import app
 from dicetalk.planning.estimate import MemoryOptions, demand, duration
 from dicetalk.planning.networks import build_networks, unet_config
+from dicetalk.planning.plan import with_checkpointing
 from dicetalk.planning.simulate import StepCost, simulate_step
 
 GIB = 2**30
@@ -66,9 +67,7 @@ def test_more_gpus_keep_the_effective_batch(repository: Path):
 
 def test_checkpointing_trades_memory_for_arithmetic(repository: Path):
     params, config = case(repository, "checkpointed")
-    diffusion = params.train_diffusion
-    training = diffusion.training.model_copy(update={"gradient_checkpointing": False, "batch_size": 8})
-    plain = params.model_copy(update={"train_diffusion": diffusion.model_copy(update={"training": training})})
+    plain = with_checkpointing(params, False)
     with_it, without = simulate_step(params, config), simulate_step(plain, config)
     assert with_it.activation_bytes < 0.6 * without.activation_bytes
     assert without.flops < with_it.flops < without.flops + with_it.forward_flops

@@ -260,7 +260,7 @@ def _write_per_clip(path: Path) -> None:
 
 
 def _write_curves(models: Path) -> None:
-    for name in ("embedder/curves", "bank/curves", "dicetalk/curves", "evaluators/emotion_curves"):
+    for name in ("embedder/curves", "bank/curves", "diffusion/curves", "evaluators/emotion_curves"):
         _write_curve(models / f"{name}.csv")
     for kind in ("emotion_second", "identity", "sync"):
         _write_curve(models / f"evaluators/{kind}_curves.csv")

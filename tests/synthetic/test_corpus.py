@@ -19,20 +19,20 @@ MEAD = SyntheticMead(
     num_identities=2, clips_per_class=1, clip_seconds=0.8, size_px=48, fps=10.0, num_defects=4
 )
 HDTF = SyntheticHdtf(num_videos=6, clip_seconds=0.9, height_px=64, fps=25.0)
-PARAMS = Synthesize(seed=3, workers=1, mead=MEAD, hdtf=HDTF)
+PARAMS = Synthesize(seed=3, mead=MEAD, hdtf=HDTF)
 
 
 @pytest.fixture(scope="module")
 def mead(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("raw") / "mead"
-    assert write_mead(root, PARAMS) == {"identities": 2, "clips": 2 * len(CLASSES), "defects": 4}
+    assert write_mead(root, PARAMS, workers=1) == {"identities": 2, "clips": 2 * len(CLASSES), "defects": 4}
     return root
 
 
 @pytest.fixture(scope="module")
 def hdtf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("raw") / "hdtf"
-    assert write_hdtf(root, PARAMS) == {"videos": 6, "ranges": 9}
+    assert write_hdtf(root, PARAMS, workers=1) == {"videos": 6, "ranges": 9}
     return root
 
 
@@ -78,7 +78,7 @@ def test_mead_defects_are_real(mead: Path) -> None:
 
 
 def test_equal_parameters_give_equal_bytes_in_any_number_of_processes(mead: Path, tmp_path: Path) -> None:
-    write_mead(tmp_path / "again", PARAMS.model_copy(update={"workers": 2}))
+    write_mead(tmp_path / "again", PARAMS, workers=2)
     first = {path.relative_to(mead): sha256_file(path) for path in mead.rglob("*") if path.is_file()}
     again = tmp_path / "again"
     assert first == {
@@ -125,11 +125,11 @@ def test_hdtf_times_are_covered_by_picture_and_sound(hdtf: Path) -> None:
 def test_real_videos_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.mp4").write_bytes(b"precious")
     with pytest.raises(DicetalkError, match="did not write"):
-        write_mead(tmp_path, PARAMS)
+        write_mead(tmp_path, PARAMS, workers=1)
     assert (tmp_path / "mine.mp4").read_bytes() == b"precious"
 
 
 def test_too_many_clips_name_the_parameter(tmp_path: Path) -> None:
     params = PARAMS.model_copy(update={"mead": MEAD.model_copy(update={"clips_per_class": 31})})
     with pytest.raises(DicetalkError, match="clips_per_class"):
-        write_mead(tmp_path / "mead", params)
+        write_mead(tmp_path / "mead", params, workers=1)

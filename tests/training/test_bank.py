@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from changes import COMPUTE
 
 from dicetalk.config import LearnBank, load_params
 from dicetalk.data.dataset import EncodedClips
@@ -25,9 +26,7 @@ from dicetalk.training.priors import class_priors, clip_priors, label_priors, pr
 @pytest.fixture(scope="module")
 def settings(repository: Path) -> LearnBank:
     section = load_params(repository / "profiles/demo.yaml").learn_bank
-    training = section.training.model_copy(
-        update={"num_steps": 80, "threads": 1, "validate_every_steps": 80, "lr": 3e-3}
-    )
+    training = section.training.model_copy(update={"num_steps": 80, "lr": 3e-3})
     return section.model_copy(update={"dim": 32, "num_codes": 32, "training": training})
 
 
@@ -58,6 +57,7 @@ def learn(root: Path, embedder: EmotionEmbedder, settings: LearnBank, output: Pa
         "embedding",
         root / "backbone",
         settings,
+        COMPUTE,
         output / "run",
         output / "bank",
         Tracker(),

@@ -203,9 +203,8 @@ def test_a_manifest_that_lists_other_files_is_damaged(begun: Path, tmp_path: Pat
         train_toy(run_dir)
 
 
-def test_the_last_two_and_every_nth_checkpoint_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicetalk.training.loop.KEEP_EVERY_STEPS", 10)
-    train_toy(tmp_path, num_steps=35)
+def test_the_last_two_and_every_nth_checkpoint_stay(tmp_path: Path) -> None:
+    train_toy(tmp_path, num_steps=35, keep_every_steps=10)
     assert steps(tmp_path) == ["step-000010", "step-000020", "step-000030", "step-000035"]
 
 

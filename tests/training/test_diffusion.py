@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -12,12 +13,16 @@ from safetensors.torch import load_file
 
 from dicetalk.config import ConditionDropout, Params
 from dicetalk.data.media import read_video
+from dicetalk.labels import CLASSES
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
+from dicetalk.release.package import package_model
 from dicetalk.tracking import Tracker
 from dicetalk.training import finetune
 from dicetalk.training.diffusion import DiffusionObjective, Kept
+from dicetalk.training.embeddings import embed_clips
+from dicetalk.training.priors import load_priors
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,21 @@ def objective(params: Params, project: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Built) as caught:
         finetune.train_diffusion(params, project, project / "unused", Tracker())
     return caught.value.args[0]
+
+
+def test_the_objective_gets_the_priors_and_clips_that_belong_together(
+    objective: DiffusionObjective, project: Path
+):
+    train, test = objective.train_batches, objective.test_batches
+    assert set(train.clips.table["split"]) == {"train"} and set(test.clips.table["split"]) == {"test"}
+    priors = load_priors(project / "models/priors.safetensors")
+    for index, (emotion, level) in enumerate(CLASSES):
+        assert np.array_equal(objective.class_priors[index], priors[f"P/{emotion}/{level}"])
+    embedder = EmotionEmbedder.from_pretrained(project / "models/embedder")
+    for own, batches in ((objective.train_priors, train), (objective.test_priors, test)):
+        assert np.allclose(own, embed_clips(embedder, batches.clips), atol=1e-5)
+    assert objective.time_ids.tolist() == [12.5, 8.0, 16.0]  # every second frame of 25 a second
+    assert objective.scaling_factor == 1.0  # of the patch autoencoder
 
 
 def test_drops_happen_as_often_as_asked():
@@ -115,12 +135,12 @@ def test_every_parameter_that_trains_gets_a_gradient(objective: DiffusionObjecti
 
 def test_a_model_without_a_bank_trains_saves_and_generates(params: Params, project: Path, tmp_path: Path):
     root = tmp_path / "project"
-    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "dicetalk"))
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "diffusion"))
     config = EmotionModel.load_config(root / "models/bank")
     shutil.rmtree(root / "models/bank")
     EmotionModel.from_config(config, use_bank=False).save_pretrained(root / "models/bank")
     finetune.train_diffusion(params, root, tmp_path / "run", Tracker())
-    pipeline = DiceTalkPipeline.from_pretrained(root / "models/dicetalk")
+    pipeline = DiceTalkPipeline.from_pretrained(root / "models/diffusion")
     assert not pipeline.emotion_model.config.use_bank
     happy, sad = (generate(pipeline, prior) for prior in (torch.zeros(16), torch.ones(16)))
     assert happy.shape == (1, 6, 3, 64, 64) and not torch.equal(happy, sad)
@@ -142,10 +162,10 @@ def test_a_model_does_not_tell_where_it_was_made(
     params: Params, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     root = tmp_path / "project"
-    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "dicetalk"))
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns("run", "diffusion"))
     monkeypatch.chdir(root)
     finetune.train_diffusion(params, Path(), Path("run"), Tracker())  # as the stage does
-    for config in (root / "models/dicetalk").rglob("*.json"):
+    for config in (root / "models/diffusion").rglob("*.json"):
         assert str(tmp_path) not in config.read_text(), config
 
 
@@ -157,8 +177,9 @@ def test_metrics_of_training(trained: dict):
     assert trained["parameters"]["unet"] > 0
 
 
-def test_the_saved_folder_is_complete_and_generates(trained: dict, project: Path):
+def test_the_packed_folder_is_complete_and_generates(trained: dict, params: Params, project: Path):
     folder = project / "models/dicetalk"
+    package_model(params, project / "models", folder)
     for name in ("priors.safetensors", "dicetalk.json", "curves.csv"):
         assert (folder / name).is_file()
     assert EmotionEmbedder.from_pretrained(folder / "embedder").config.embedding_dim == 16
@@ -184,7 +205,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(
     with pytest.raises(RuntimeError, match="killed"):
         finetune.train_diffusion(params, tmp_path, tmp_path / "run", Killer())
     finetune.train_diffusion(params, tmp_path, tmp_path / "run", Tracker())
-    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    name = "models/diffusion/unet/diffusion_pytorch_model.safetensors"
     ours, expected = load_file(tmp_path / name), load_file(project / name)
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
@@ -216,11 +237,11 @@ def test_short_windows_show_more_clips(objective: DiffusionObjective, monkeypatc
 
 
 def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
-    trained: dict, params: Params, project: Path, tmp_path: Path
+    trained: dict, params: Params, project: Path, repository: Path, tmp_path: Path
 ):
     folder = project / "run/samples/step-000004"
     videos = sorted(folder.iterdir())
-    assert len(videos) == params.train_diffusion.sample_clips == 3
+    assert len(videos) == params.compute.train_diffusion.sample_clips == 3
     test_identities = {"M004", "M005"}
     assert {path.name.split("-")[0] for path in videos} == test_identities
     emotions = [path.name.split("-")[1] for path in videos]
@@ -232,12 +253,10 @@ def test_samples_show_held_out_people_and_leave_the_training_as_it_is(
     (tmp_path / "models").mkdir()
     for name in ("backbone", "bank", "embedder", "priors.safetensors"):
         (tmp_path / "models" / name).symlink_to(project / "models" / name)
-    diffusion = params.train_diffusion.model_copy(update={"sample_clips": 0})
-    finetune.train_diffusion(
-        params.model_copy(update={"train_diffusion": diffusion}), tmp_path, tmp_path / "run", Tracker()
-    )
+    params = tiny_models.tiny_params(repository, sample_clips=0)
+    finetune.train_diffusion(params, tmp_path, tmp_path / "run", Tracker())
     assert not (tmp_path / "run/samples").exists()
-    name = "models/dicetalk/unet/diffusion_pytorch_model.safetensors"
+    name = "models/diffusion/unet/diffusion_pytorch_model.safetensors"
     ours, expected = load_file(tmp_path / name), load_file(project / name)
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
 

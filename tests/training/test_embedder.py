@@ -8,11 +8,14 @@ import fake_corpus
 import numpy as np
 import pytest
 import torch
+from changes import COMPUTE
+from threads import allowed_threads, threads_in_use
 
 from dicetalk.config import TrainEmbedder, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.tracking import Tracker
+from dicetalk.training import embedder_metrics
 from dicetalk.training.embedder import ReverseGradient, supervised_contrastive, train_embedder
 from dicetalk.training.embedder_metrics import clustering_strength, identity_probe_hits
 from dicetalk.training.embeddings import embed_clips
@@ -22,9 +25,7 @@ from dicetalk.training.priors import class_priors, load_priors, prior_metrics, s
 @pytest.fixture(scope="module")
 def settings(repository: Path) -> TrainEmbedder:
     section = load_params(repository / "profiles/demo.yaml").train_embedder
-    training = section.training.model_copy(
-        update={"num_steps": 60, "batch_size": 32, "threads": 1, "validate_every_steps": 60, "lr": 2e-3}
-    )
+    training = section.training.model_copy(update={"num_steps": 60, "batch_size": 32, "lr": 2e-3})
     sizes = {"embedding_dim": 16, "hidden_dim": 32, "num_layers": 1, "num_heads": 2, "clip_frames": 8}
     return section.model_copy(update=sizes | {"training": training})
 
@@ -33,7 +34,7 @@ def settings(repository: Path) -> TrainEmbedder:
 def trained(settings: TrainEmbedder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:
     root = tmp_path_factory.mktemp("embedder")
     mead = fake_corpus.write_encoded_mead(root / "mead")
-    metrics = train_embedder(mead, settings, root / "run", root / "embedder", Tracker())
+    metrics = train_embedder(mead, settings, COMPUTE, root / "run", root / "embedder", Tracker())
     return mead, root / "embedder", metrics
 
 
@@ -64,7 +65,7 @@ def test_an_embedder_of_one_modality_ignores_the_other(settings: TrainEmbedder, 
     mead = trained[0]
     training = settings.training.model_copy(update={"num_steps": 4})
     few = settings.model_copy(update={"modalities": only, "training": training})
-    metrics = train_embedder(mead, few, tmp_path / "run", tmp_path / "embedder", Tracker())
+    metrics = train_embedder(mead, few, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
     assert set(metrics["emotion_accuracy"]) == {only, "features", "chance"}
     assert set(metrics["clustering_strength"]) == {only}
     embedder = EmotionEmbedder.from_pretrained(tmp_path / "embedder").eval()
@@ -128,14 +129,14 @@ def test_training_finds_classes_in_unseen_identities(trained: tuple[Path, Path, 
 
 def test_training_again_gives_the_same_weights(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
-    train_embedder(mead, settings, tmp_path / "run", tmp_path / "embedder", Tracker())
+    train_embedder(mead, settings, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_finished_training_is_taken_up_again(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
-    train_embedder(mead, settings, folder.parent / "run", tmp_path / "embedder", Tracker())
+    train_embedder(mead, settings, COMPUTE, folder.parent / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 
@@ -171,3 +172,18 @@ def test_embedding_many_clips_equals_embedding_each(trained):
 def test_a_single_person_is_always_named():
     vectors = np.random.default_rng(0).normal(size=(6, 3))
     assert identity_probe_hits(vectors, np.array(["M001"] * 6), np.arange(6)).all()
+
+
+def test_probes_are_fitted_on_one_thread_whatever_is_allowed(trained, monkeypatch):
+    mead, folder, _ = trained
+    seen = []
+
+    def record(train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray):
+        seen.append(threads_in_use())
+        return test_labels == train_labels[0]
+
+    monkeypatch.setattr(embedder_metrics, "probe_hits", record)
+    clips = [EncodedClips([mead], split) for split in ("train", "test")]
+    with allowed_threads(3):
+        embedder_metrics.embedder_metrics(EmotionEmbedder.from_pretrained(folder), *clips, seed=0)
+    assert seen and all(threads == {"blas": 1, "torch": 1} for threads in seen)

@@ -3,13 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threads import allowed_threads, threads_in_use
 from toy_clips import toy_clip, toy_clips
 
 from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.store import load_network
 from dicetalk.labels import EMOTIONS
-from dicetalk.training import evaluators
+from dicetalk.training import evaluator_objectives, evaluators
 from dicetalk.training.augmentation import augment
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
@@ -29,10 +31,11 @@ NAMES = {
 
 @pytest.fixture
 def settings(repository):
-    section = load_params(repository / "profiles/demo.yaml").evaluators
-    quick = {"num_steps": 40, "batch_size": 16, "warmup_steps": 5, "lr": 3.0e-3, "threads": 1}
+    params = load_params(repository / "profiles/demo.yaml")
+    quick = {"num_steps": 40, "batch_size": 16, "warmup_steps": 5, "lr": 3.0e-3}
+    section = params.evaluators
     kinds = {kind: getattr(section, kind).model_copy(update=quick) for kind in OBJECTIVES}
-    return section.model_copy(update=kinds)
+    return section.model_copy(update=kinds), params.compute.evaluators
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def toy_data(monkeypatch):
 
 
 def test_networks_learn_and_are_stored(settings, toy_data, tmp_path):
-    results = train_evaluators(settings, [], tmp_path / "out", tmp_path / "runs")
+    results = train_evaluators(*settings, [], tmp_path / "out", tmp_path / "runs")
     assert results["emotion"]["accuracy"] > 3 / 8
     assert results["emotion_second"]["accuracy"] > 2 / 8
     assert results["identity"]["auc"] > 0.7
@@ -58,22 +61,36 @@ def test_networks_learn_and_are_stored(settings, toy_data, tmp_path):
         assert (tmp_path / "out" / f"{kind}_curves.csv").read_text().startswith("step,")
 
 
-def test_same_data_gives_the_same_bits_and_other_data_another_run(settings, toy_data, tmp_path, monkeypatch):
-    short = {kind: getattr(settings, kind).model_copy(update={"num_steps": 2}) for kind in OBJECTIVES}
-    settings = settings.model_copy(update=short)
-    first = train_evaluators(settings, [], tmp_path / "a", tmp_path / "runs_a")
-    assert train_evaluators(settings, [], tmp_path / "b", tmp_path / "runs_b") == first
+def test_same_data_gives_the_same_bits_and_other_data_others(settings, toy_data, tmp_path, monkeypatch):
+    section, compute = settings
+    short = {kind: getattr(section, kind).model_copy(update={"num_steps": 2}) for kind in OBJECTIVES}
+    section = section.model_copy(update=short)
+    first = train_evaluators(section, compute, [], tmp_path / "a", tmp_path / "runs_a")
+    assert train_evaluators(section, compute, [], tmp_path / "b", tmp_path / "runs_b") == first
     changed = [toy_clip(identity, emotion, take=2) for identity in range(2) for emotion in EMOTIONS]
     monkeypatch.setattr(evaluators, "load_processed", lambda folders, split, size_px: changed)
-    second = train_evaluators(
-        settings, [], tmp_path / "a", tmp_path / "runs_a"
-    )  # must not resume the other run
+    second = train_evaluators(section, compute, [], tmp_path / "c", tmp_path / "runs_c")
     assert second["emotion"]["sha256"] != first["emotion"]["sha256"]
+
+
+def test_sound_is_analysed_on_one_thread_whatever_is_allowed(settings, toy_data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluators, "OBJECTIVES", {"sync": SyncObjective})
+    monkeypatch.setattr(
+        evaluator_objectives, "mfcc", lambda audio: seen.append(threads_in_use()) or mfcc(audio)
+    )
+    section, compute = settings
+    section = section.model_copy(update={"sync": section.sync.model_copy(update={"num_steps": 1})})
+    with allowed_threads(3):
+        train_evaluators(section, compute, [], tmp_path / "out", tmp_path / "runs")
+    assert seen and all(threads == {"blas": 1, "torch": 1} for threads in seen)
 
 
 def test_published_networks_are_refused(settings, tmp_path):
     with pytest.raises(DicetalkError, match="in-domain"):
-        train_evaluators(settings.model_copy(update={"source": "published"}), [], tmp_path, tmp_path)
+        section, compute = settings
+        section = section.model_copy(update={"source": "published"})
+        train_evaluators(section, compute, [], tmp_path, tmp_path)
 
 
 def test_an_emotion_without_clips_is_refused():

@@ -133,11 +133,13 @@ def test_weight_zero_means_no_removal(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             module, name, lambda *args, real=real, name=name: (called.append(name), real(*args))
         )
-    section = load_params(repository / "profiles/smoke.yaml").train_embedder
-    training = section.training.model_copy(update={"num_steps": 1, "batch_size": 8, "threads": 1})
+    params = load_params(repository / "profiles/smoke.yaml")
+    section, compute = params.train_embedder, params.compute.train_embedder
+    training = section.training.model_copy(update={"num_steps": 1, "batch_size": 8})
     sizes = {"embedding_dim": 16, "hidden_dim": 32, "num_layers": 1, "num_heads": 2, "clip_frames": 8}
     mead = fake_corpus.write_encoded_mead(tmp_path / "mead")
     for weight, expected in ((0.0, 0), (0.1, 2)):
         settings = section.model_copy(update=sizes | {"training": training, "identity_weight": weight})
-        module.train_embedder(mead, settings, tmp_path / f"run{weight}", tmp_path / f"out{weight}", Tracker())
+        run_dir, output = tmp_path / f"run{weight}", tmp_path / f"out{weight}"
+        module.train_embedder(mead, settings, compute, run_dir, output, Tracker())
         assert len(called) == expected

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from changes import changed
 from torch import nn
 
-from dicetalk.config import Training, load_params
+from dicetalk.config import Training, TrainingCompute, load_params
 from dicetalk.training.loop import train
 
 
@@ -36,20 +37,21 @@ class Weighted:
 
 
 @pytest.fixture
-def settings(repository: Path) -> Training:
-    training = load_params(repository / "profiles/demo.yaml").learn_bank.training
-    return training.model_copy(update={"num_steps": 2, "batch_size": 2, "log_every_steps": 1})
+def recipe(repository: Path) -> tuple[Training, TrainingCompute]:
+    params = load_params(repository / "profiles/demo.yaml")
+    quick = {"num_steps": 2, "batch_size": 2, "log_every_steps": 1}
+    return changed(params.learn_bank.training, params.compute.learn_bank, **quick)
 
 
-def test_accumulated_gradients_are_the_mean_over_micro_steps(settings: Training, tmp_path: Path) -> None:
+def test_accumulated_gradients_are_the_mean_over_micro_steps(recipe: tuple, tmp_path: Path) -> None:
     objective = Weighted()
-    train(objective, settings.model_copy(update={"grad_accumulation_steps": 4}), tmp_path)
+    train(objective, *changed(*recipe, grad_accumulation_steps=4), tmp_path)
     # x is 1, 2, 3, 4 in the first step; the running sum of x / 4 is what the hook sees.
     assert objective.gradients[:4] == pytest.approx([0.25, 0.75, 1.5, 2.5])
 
 
 def test_status_lines_show_throughput_and_waiting(
-    settings: Training, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logged = []
 
@@ -60,7 +62,7 @@ def test_status_lines_show_throughput_and_waiting(
         def log_artifact(self, path, folder=""):
             raise AssertionError
 
-    metrics = train(Weighted(data_seconds=0.2, other_seconds=0.2), settings, tmp_path, Tracker())
+    metrics = train(Weighted(data_seconds=0.2, other_seconds=0.2), *recipe, tmp_path, Tracker())
     lines = [line for line in capsys.readouterr().err.splitlines() if "step 1/2" in line]
     assert len(lines) == 1 and " examples/s, data wait " in lines[0]
     wait = float(lines[0].split("data wait ")[1].split("%")[0])
@@ -69,7 +71,7 @@ def test_status_lines_show_throughput_and_waiting(
     assert 0 < logged[0]["train/examples_per_second"] <= 2 / 0.4
 
 
-def test_samples_are_written_at_validations_and_logged(settings: Training, tmp_path: Path) -> None:
+def test_samples_are_written_at_validations_and_logged(recipe: tuple, tmp_path: Path) -> None:
     logged = []
 
     class Tracker:
@@ -83,6 +85,5 @@ def test_samples_are_written_at_validations_and_logged(settings: Training, tmp_p
         folder.mkdir(parents=True)
         (folder / "clip.mp4").write_bytes(b"video")
 
-    settings = settings.model_copy(update={"validate_every_steps": 1})
-    train(Weighted(), settings, tmp_path, Tracker(), write_samples=write)
+    train(Weighted(), *changed(*recipe, validate_every_steps=1), tmp_path, Tracker(), write_samples=write)
     assert logged == [(["clip.mp4"], "samples/step-000001"), (["clip.mp4"], "samples/step-000002")]

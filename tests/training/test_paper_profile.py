@@ -40,8 +40,6 @@ def two_steps(section: Any, batch_size: int, accumulation: int = 1) -> Any:
             "num_steps": 2,
             "batch_size": batch_size,
             "grad_accumulation_steps": accumulation,
-            "threads": 1,
-            "log_every_steps": 1,
         }
     )
     return section.model_copy(update={"training": training})
@@ -50,13 +48,20 @@ def two_steps(section: Any, batch_size: int, accumulation: int = 1) -> Any:
 @pytest.fixture
 def params(repository: Path) -> Params:
     params = load_params(repository / "profiles/paper.yaml")
-    diffusion = params.train_diffusion.model_copy(update={"num_frames": NUM_FRAMES, "sample_clips": 1})
+    diffusion = params.train_diffusion.model_copy(update={"num_frames": NUM_FRAMES})
+    quick = {"threads": 1, "log_every_steps": 1}
+    stages = {
+        "train_embedder": params.compute.train_embedder.model_copy(update=quick),
+        "learn_bank": params.compute.learn_bank.model_copy(update=quick),
+        "train_diffusion": params.compute.train_diffusion.model_copy(update=quick | {"sample_clips": 1}),
+    }
     return params.model_copy(
         update={
             "train_embedder": two_steps(params.train_embedder, batch_size=32),
             "learn_bank": two_steps(params.learn_bank, batch_size=32),
             "train_diffusion": two_steps(diffusion, batch_size=1, accumulation=2),
             "preprocess": params.preprocess.model_copy(update={"size_px": SIZE_PX}),
+            "compute": params.compute.model_copy(update=stages),
         }
     )
 
@@ -92,7 +97,9 @@ def assert_two_steps(run_dir: Path) -> None:
 @pytest.mark.slow
 def test_two_optimiser_steps_of_each_training(params: Params, root: Path) -> None:
     mead, models = root / "data/encoded/mead", root / "models"
-    train_embedder(mead, params.train_embedder, root / "e", models / "embedder", Tracker())
+    train_embedder(
+        mead, params.train_embedder, params.compute.train_embedder, root / "e", models / "embedder", Tracker()
+    )
     assert_two_steps(root / "e")
     embedder = EmotionEmbedder.from_pretrained(models / "embedder")
     assert embedder.config.embedding_dim == 256 and embedder.config.hidden_dim == 512
@@ -106,6 +113,7 @@ def test_two_optimiser_steps_of_each_training(params: Params, root: Path) -> Non
         prior_source=params.priors.source,
         backbone=models / "backbone",
         settings=params.learn_bank,
+        compute=params.compute.learn_bank,
         run_dir=root / "b",
         output=models / "bank",
         tracker=Tracker(),

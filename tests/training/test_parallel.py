@@ -112,6 +112,8 @@ class Stage:
         (folder / "data").symlink_to(project / "data")
         for name in ("backbone", "bank", "embedder", "priors.safetensors"):
             (folder / "models" / name).symlink_to(project / "models" / name)
+        for name in ("dicetalk", "stages", "dvc.yaml"):
+            (folder / name).symlink_to(repository / name)
         params = tiny_models.tiny_params(
             repository, num_processes=2, mixed_precision="no", log_every_steps=1, **training
         ).model_dump(mode="json")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threads import allowed_threads, threads_in_use
 
 from dicetalk.config_recipe import load_pretrain_params
 from dicetalk.files import read_json, sha256_file
@@ -14,6 +15,7 @@ from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.backbone import load_component
 from dicetalk.models.phonemes import PhonemeEncoder
 from dicetalk.synthetic.pool import render_pool
+from dicetalk.training import pretraining
 from dicetalk.training.autoencoder import to_images
 from dicetalk.training.backbone import SHORT_WINDOW_FRAMES, BackboneObjective
 from dicetalk.training.phonemes import PhonemeObjective
@@ -31,7 +33,7 @@ def recipe(repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def unseen_clips(recipe: Path) -> np.ndarray:
     clips = load_pretrain_params(recipe / "params.yaml").clips
-    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12, "workers": 1}))
+    return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12}), workers=1)
 
 
 def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
@@ -41,6 +43,32 @@ def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
     assert measured.keys() == recorded.keys()
     for part, losses in recorded.items():
         assert measured[part] == pytest.approx(losses, rel=2e-3), part
+
+
+@pytest.mark.parametrize(
+    ("part", "objective"),
+    [
+        ("speech", "PhonemeObjective"),
+        ("autoencoder", "autoencoder_objective"),
+        ("unet", "backbone_objective"),
+    ],
+)
+def test_the_recipe_computes_on_one_thread_whatever_is_allowed(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, objective: str
+):
+    class ReachedError(Exception):
+        pass
+
+    def record(*_: object) -> None:
+        raise ReachedError(threads_in_use())
+
+    monkeypatch.setattr(pretraining, objective, record)
+    np.save(tmp_path / "clips.npy", np.zeros((1, 1, 64, 64, 3), np.uint8))
+    PatchAutoencoder().save_pretrained(tmp_path / "vae")
+    with allowed_threads(3), pytest.raises(ReachedError) as reached:
+        params = load_pretrain_params(recipe / "params.yaml")
+        getattr(pretraining, f"run_{part}")(params, tmp_path, tmp_path / "run")
+    assert reached.value.args == ({"blas": 1, "torch": 1},)
 
 
 def test_shipped_files_are_the_registered_ones(recipe: Path):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from changes import changed
 from torch import nn
 
-from dicetalk.config import Training, load_params
+from dicetalk.config import Training, TrainingCompute, load_params
 from dicetalk.training import parallel
 from dicetalk.training.loop import train
 from stages import run
@@ -46,8 +47,8 @@ class Toy:
             return {"of_ones": self.modules["last"](self.modules["first"](torch.ones(1, 3))).item()}
 
 
-def settings(**changes: object) -> Training:
-    training = load_params(REPOSITORY / "profiles/demo.yaml").learn_bank.training
+def recipe(**changes: object) -> tuple[Training, TrainingCompute]:
+    params = load_params(REPOSITORY / "profiles/demo.yaml")
     toy = {
         "num_steps": 22,
         "batch_size": 8,
@@ -56,12 +57,12 @@ def settings(**changes: object) -> Training:
         "mixed_precision": "no",
         "threads": 1,
     }
-    return training.model_copy(update=toy | EVERY | changes)
+    return changed(params.learn_bank.training, params.compute.learn_bank, **toy | EVERY | changes)
 
 
 def train_toy(run_dir: Path, toy: Toy | None = None, **changes: object) -> Toy:
     toy = toy or Toy()
-    train(toy, settings(**changes), run_dir, label="toy")
+    train(toy, *recipe(**changes), run_dir, label="toy")
     return toy
 
 

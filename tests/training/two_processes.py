@@ -13,9 +13,10 @@ from unittest import mock
 import numpy as np
 import tiny_models
 import torch
+from changes import changed
 from torch import nn
 
-from dicetalk.config import Training, load_params
+from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
 from dicetalk.tracking import Tracker
 from dicetalk.training import finetune, parallel
@@ -53,10 +54,11 @@ class Line:
 def train_line(
     repository: Path, run_dir: Path, nan_at: int | None = None, **changes: object
 ) -> list[list[float]]:
-    settings = load_params(repository / "profiles/demo.yaml").learn_bank.training
+    params = load_params(repository / "profiles/demo.yaml")
     steps = {"num_steps": 12, "batch_size": 8, "log_every_steps": 1, "lr": 0.1, "mixed_precision": "no"}
     objective = Line(nan_at)
-    train(objective, Training.model_validate(settings.model_dump() | steps | changes), run_dir)
+    recipe = changed(params.learn_bank.training, params.compute.learn_bank, **steps | changes)
+    train(objective, *recipe, run_dir)
     return objective.drawn
 
 
@@ -107,11 +109,14 @@ def train_tiny_diffusion(
 ) -> None:
     """Six steps of the real objective; without dropout in the classifier, which is drawn per process."""
     params = tiny_models.tiny_params(
-        repository, num_steps=6, log_every_steps=1, mixed_precision="no", validate_every_steps=3
+        repository,
+        num_steps=6,
+        log_every_steps=1,
+        mixed_precision="no",
+        validate_every_steps=3,
+        fully_sharded=fully_sharded,
     )
-    diffusion = params.train_diffusion.model_copy(
-        update={"discrimination_max_sigma": 3.0, "fully_sharded": fully_sharded}
-    )
+    diffusion = params.train_diffusion.model_copy(update={"discrimination_max_sigma": 3.0})
     params = params.model_copy(update={"train_diffusion": diffusion})
 
     def prepared(objective, *arguments):
