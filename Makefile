@@ -1,5 +1,6 @@
 # make repro    from a fresh clone to videos, metrics and reports/report.html
 # make test     the tests; test-slow: the long ones
+# make mutants  how many small errors in the numeric code the fast tests notice (about an hour)
 # make profile P=smoke|demo|paper    choose the parameters; make install builds .venv alone
 PYTHON ?= python3
 VENV   := .venv
@@ -11,7 +12,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Stages are started as `python -m stages.NAME`, so the environment has to come first in PATH.
 RUN    := PATH="$(BIN):$$PATH"
 
-.PHONY: install repro test test-slow lint profile clean
+.PHONY: install repro test test-slow mutants lint profile clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +39,9 @@ test: install $(VENV)/.oracles
 
 test-slow: install $(VENV)/.oracles
 	@$(RUN) python -m pytest -q -m slow
+
+mutants: install $(VENV)/.oracles
+	@$(RUN) python tests/mutation/run.py $(MUTANTS)
 
 lint: install
 	@$(RUN) ruff check .

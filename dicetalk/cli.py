@@ -71,6 +71,10 @@ def generate(
     identity_scale: Annotated[float | None, typer.Option(help="Guidance towards the portrait.")] = None,
     audio_scale: Annotated[float | None, typer.Option(help="Guidance towards the speech.")] = None,
     emotion_scale: Annotated[float | None, typer.Option(help="Guidance towards the emotion.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processors to use, by default all; the last bits depend on the number."),
+    ] = None,
 ) -> None:
     """Make a portrait speak with an emotion; the video is as long as the sound.
 
@@ -89,6 +93,7 @@ def generate(
         parse_emotion(emotion, level)
     from dicetalk.config import Generate
     from dicetalk.generation import generate_one, load_model
+    from dicetalk.precision import usable_processors
 
     talking = load_model(model)
     given = {
@@ -101,7 +106,8 @@ def generate(
     # Models of before version 0.3 also say how their videos were computed.
     own = {key: value for key, value in talking.settings["generate"].items() if key in Generate.model_fields}
     settings = Generate(**own | {key: value for key, value in given.items() if value is not None})
-    generate_one(talking, image, audio, out, settings, emotion, level, reference_video)
+    number = threads or usable_processors()
+    generate_one(talking, image, audio, out, settings, number, emotion, level, reference_video)
     typer.echo(out)
 
 
@@ -131,7 +137,8 @@ def preprocess(
     if output.exists() and any(output.iterdir()) and not (output / "summary.json").is_file():
         raise DicetalkError(f"{output} holds files this program did not write; choose another --output.")
     loaded = load_params(params)
-    summary = preprocess_folder(source, output, loaded.preprocess, loaded.compute.preprocess)
+    compute = loaded.compute
+    summary = preprocess_folder(source, output, loaded.preprocess, compute.preprocess, compute.resume)
     typer.echo((output / "rejected.csv").read_text(encoding="utf-8"), nl=False)
     stop_after_crashes(summary)
 

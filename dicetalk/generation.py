@@ -6,7 +6,6 @@ emotion and level, mode V the embedding of a reference video, mode A the embeddi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,6 +206,7 @@ def generate_one(
     audio: Path,
     output: Path,
     settings: Generate,
+    threads: int,
     emotion: str | None = None,
     level: int = 1,
     reference_video: Path | None = None,
@@ -219,6 +219,7 @@ def generate_one(
         audio: speech, or a video with speech.
         output: mp4 to write.
         settings: seed, sampling steps and guidance scales.
+        threads: of PyTorch.
         emotion: mode P: one of the eight names, or a mixture as `dicetalk.emotion_mix` reads it.
         level: mode P: 1 to 3; neutral has level 1 only.
         reference_video: mode V: somebody who shows the emotion. With neither, mode A reads it from the
@@ -232,7 +233,7 @@ def generate_one(
     keys = ("size_px", "crop_margin", "mask_area", "min_face_score")
     portrait = read_portrait(image, **{key: model.settings[key] for key in keys})
     samples = read_audio(audio, SAMPLE_RATE_HZ)
-    with fixed_threads(os.cpu_count() or 1):  # of this machine, whatever the environment allows
+    with fixed_threads(threads):
         speech = model.speech.encode(samples)
         if emotion is not None:
             prior = model.mixed_prior(parse_emotion(emotion, level))

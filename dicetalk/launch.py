@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import select
@@ -16,6 +17,17 @@ PARENT = "DICETALK_PARENT_PROCESS"  # of the processes of a distributed training
 DVC_STAGE = "DVC_STAGE"  # DVC sets it for what it starts
 SAVE_SECONDS = 1800  # what processes that were asked to stop have for a step and a checkpoint
 STOPPED_CODES = [128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+
+
+def chosen_dataset(names: list[str], description: str) -> str:
+    """Return the corpus to work on: of the instance that DVC runs, `stage@corpus`, or given as `--dataset`.
+
+    The environment rather than the command line, which DVC hands to a shell.
+    """
+    instance = os.environ.get(DVC_STAGE, "").rpartition("@")[2]
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--dataset", choices=names, required=instance not in names, default=instance)
+    return parser.parse_args().dataset
 
 
 def is_main_process() -> bool:

@@ -33,6 +33,11 @@ def fixed_threads(num_threads: int = 1) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def compute_device() -> torch.device:
     """Return this process's GPU, by `LOCAL_RANK` where a launcher started several, or else the CPU."""
     if torch.cuda.is_available():

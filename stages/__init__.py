@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import sys
@@ -11,20 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 COSTS = Path("runs/costs")
+WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 # Has to be set before anything imports torch: idle threads that spin slow every other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def chosen_dataset(names: list[str], description: str) -> str:
-    """Return the corpus to work on: of the instance that DVC runs, `stage@corpus`, or given as `--dataset`.
-
-    The environment rather than the command line, which DVC hands to a shell.
-    """
-    instance = os.environ.get("DVC_STAGE", "").rpartition("@")[2]
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--dataset", choices=names, required=instance not in names, default=instance)
-    return parser.parse_args().dataset
 
 
 def run(main: Callable[[], None]) -> None:
@@ -33,9 +22,9 @@ def run(main: Callable[[], None]) -> None:
     The exit code is 1 after a `DicetalkError` and 128 + N after signal N, see `dicetalk.signals`.
     """
     from dicetalk.errors import DicetalkError, Stopped
-    from dicetalk.files import explaining_full_disk
+    from dicetalk.files import explaining_full_disk, write_json
     from dicetalk.launch import end_with_dvc, is_main_process, is_started_process
-    from dicetalk.progress import log
+    from dicetalk.progress import format_seconds, log
     from dicetalk.runs.work import remove_leftovers, remove_recorded
     from dicetalk.signals import handled
 
@@ -48,8 +37,16 @@ def run(main: Callable[[], None]) -> None:
                 remove_recorded()
                 remove_leftovers(os.environ["DVC_STAGE"])
             main()
-            if is_main_process() and not is_started_process():  # the one that started all processes
-                _report(stage, time.monotonic() - started)
+            if not is_main_process() or is_started_process():
+                return  # the one that started all processes reports
+            seconds = time.monotonic() - started
+            # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
+            usage = [resource.getrusage(who).ru_maxrss for who in WHO]
+            write_json(
+                COSTS / f"{os.environ.get('DVC_STAGE', stage)}.json",
+                {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)},
+            )
+            log(f"{stage}: done in {format_seconds(seconds)}")
     except DicetalkError as error:
         log(f"{stage}: {error}")
         sys.exit(1)
@@ -60,17 +57,3 @@ def run(main: Callable[[], None]) -> None:
         # Not `sys.exit`, which waits for threads that have work left. Of the processes of a training all but
         # the main one end well: at a failure a launcher ends them all, and the main one may be saving.
         os._exit(stopped.code if is_main_process() else 0)
-
-
-def _report(stage: str, seconds: float) -> None:
-    """Print what a stage took and keep it for the report."""
-    from dicetalk.files import write_json
-    from dicetalk.progress import format_seconds, log
-
-    # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
-    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    write_json(
-        COSTS / f"{os.environ.get('DVC_STAGE', stage)}.json",
-        {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)},
-    )
-    log(f"{stage}: done in {format_seconds(seconds)}")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+from dicetalk.launch import chosen_dataset
 from dicetalk.runs.work import stage_work
-from stages import chosen_dataset, run
+from stages import run
 
 
 def main() -> None:

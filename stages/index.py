@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from stages import chosen_dataset, run
+from dicetalk.launch import chosen_dataset
+from stages import run
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+from dicetalk.launch import chosen_dataset
 from dicetalk.runs.edits import unedited
-from stages import chosen_dataset, run
+from stages import run
 
 
 def main() -> None:
@@ -19,8 +20,9 @@ def main() -> None:
 
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
+    compute = params.compute
     with unedited(f"preprocess@{dataset}"):
-        summary = preprocess_index(index, output, params.preprocess, params.compute.preprocess)
+        summary = preprocess_index(index, output, params.preprocess, compute.preprocess, compute.resume)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
     stop_after_crashes(summary)
 

@@ -100,6 +100,7 @@ def test_import_from_backbone_and_release_alone_generates(
         media / "Audio2Face-3D-Samples__Claire_neutral.wav",
         tmp_path / "out.mp4",
         Generate(**{**after.settings["generate"], "num_inference_steps": 1}),
+        threads=1,
         emotion="happy",
         level=2,
     )

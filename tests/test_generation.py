@@ -189,17 +189,15 @@ def test_emotion_and_reference_video_together_are_refused(
     model: TalkingModel, settings: Generate, tmp_path: Path
 ):
     with pytest.raises(DicetalkError, match="not both"):
-        generate_one(model, tmp_path, tmp_path, tmp_path, settings, emotion="happy", reference_video=tmp_path)
+        generate_one(model, tmp_path, tmp_path, tmp_path, settings, 1, "happy", reference_video=tmp_path)
 
 
-def test_one_video_takes_the_threads_of_the_machine_whatever_is_allowed(
+def test_one_video_takes_the_threads_it_is_given_whatever_is_allowed(
     model, settings, tmp_path: Path, monkeypatch
 ):
     seen = []
-    tokens, portrait = (
-        np.zeros((24, 1, 6), np.float32),
-        Portrait(np.zeros((64, 64, 3), np.uint8), (8, 8, 48, 48)),
-    )
+    tokens = np.zeros((24, 1, 6), np.float32)
+    portrait = Portrait(np.zeros((64, 64, 3), np.uint8), (8, 8, 48, 48))
     monkeypatch.setattr(generation, "read_portrait", lambda path, **_: portrait)
     monkeypatch.setattr(generation, "read_audio", lambda path, rate: np.zeros(7680, np.float32))
     monkeypatch.setattr(model.speech, "encode", lambda samples: seen.append(threads_in_use()) or tokens)
@@ -209,9 +207,8 @@ def test_one_video_takes_the_threads_of_the_machine_whatever_is_allowed(
         return np.zeros((1, 12, 64, 64, 3), np.uint8)
 
     monkeypatch.setattr(generation, "generate_frames", record)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
     with allowed_threads(4):
-        generate_one(model, tmp_path, tmp_path, tmp_path / "out.mp4", settings, emotion="happy")
+        generate_one(model, tmp_path, tmp_path, tmp_path / "out.mp4", settings, 2, "happy")
     assert seen == 2 * [{"blas": 1, "torch": 2}]
 
 
@@ -237,7 +234,7 @@ def test_one_video_from_photograph_and_speech(model, settings, shared_dir: Path,
     media = shared_dir / "media"
     model.speech = load_speech_encoder(Speech(backend="logmel", num_mels=6), Path())
     photo, speech = media / "scikit-image__astronaut.png", media / "Audio2Face-3D-Samples__Claire_neutral.wav"
-    generate_one(model, photo, speech, tmp_path / "out.mp4", settings, emotion="happy", level=3)
+    generate_one(model, photo, speech, tmp_path / "out.mp4", settings, 1, "happy", level=3)
     seconds = len(read_audio(speech)) / 16_000
     frames = list(read_video(tmp_path / "out.mp4"))
     assert abs(len(frames) / 25 - seconds) < 0.1 and frames[0].shape == (64, 64, 3)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from dicetalk.report.graph import load_yaml, read_stages
+from dicetalk.runs.code import modules_used
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,24 +21,6 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Modules that cannot change a stage's result; their edits must not re-run anything.
-PLUMBING = {
-    "config",
-    "config_base",
-    "config_checks",
-    "config_compute",
-    "config_data",
-    "config_errors",
-    "config_recipe",
-    "errors",
-    "files",
-    "launch",
-    "progress",
-    "signals",
-    "tracking",
-    "weights",
-    "workers",
-}
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
 
@@ -45,26 +28,9 @@ def body(stage: str) -> dict[str, Any]:
     return STAGES[stage].get("do", STAGES[stage])
 
 
-def imported(file: Path) -> set[Path]:
-    """Files of the library that `file` imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dicetalk":
-            module = REPOSITORY / Path(*node.module.split("."))
-            found |= {module.with_suffix(".py")} | {module / f"{alias.name}.py" for alias in node.names}
-    return {path for path in found if path.is_file()}
-
-
 def closure(file: Path) -> set[str]:
     """Library files that a stage reaches, relative to the repository, plumbing left out."""
-    seen, todo = set(), [file]
-    while todo:
-        new = imported(todo.pop()) - seen
-        seen |= new
-        todo += new
-    plumbing = {REPOSITORY / f"dicetalk/{name}.py" for name in PLUMBING}
-    plumbing |= set((REPOSITORY / "dicetalk/runs").glob("*.py"))
-    return {path.relative_to(REPOSITORY).as_posix() for path in seen - plumbing}
+    return {path.relative_to(REPOSITORY).as_posix() for path in modules_used(file)}
 
 
 @pytest.mark.parametrize("stage", STAGES)

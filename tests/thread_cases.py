@@ -74,7 +74,7 @@ def threads_of_evaluation(folder: Path) -> dict[str, list[dict[str, int]]]:
     settings = load_params(REPOSITORY / "profiles/demo.yaml").evaluate
     settings = settings.model_copy(update={"bootstrap_samples": 20})
     with allowed_threads(4):
-        test_evaluate.World(folder, settings).evaluate()
+        test_evaluate.World(folder, settings).evaluate(threads=2)
     return seen
 
 

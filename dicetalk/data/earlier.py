@@ -27,26 +27,29 @@ class Earlier:
     Args:
         folder: that folder, or hard links to its files. It counts only if it is exactly what the run left.
         ledger: JSON file that says what the run left.
+        code: digests of the modules that make a clip; what other code made does not count.
 
     Attributes:
         keys: hash of everything a clip depended on, by clip id; empty if the folder does not count.
         clips_per_shard: of the folder.
         rejected: reason and detail of its rejected clips.
         crashed: hashes of the clips that crashed, also if the folder does not count.
+        code_changes: modules that changed, by consent, while it was made.
     """
 
-    def __init__(self, folder: Path, ledger: Path):
-        self.folder, self._ledger = folder, ledger
+    def __init__(self, folder: Path, ledger: Path, code: dict[str, str]):
+        self.folder, self._ledger, self._code = folder, ledger, code
         shutil.rmtree(half_done(folder), ignore_errors=True)
         for leftover in ledger.parent.glob(f".{glob.escape(ledger.stem[:40])}-????????.json"):
             leftover.unlink()
         known: dict[str, Any] = read_json(ledger) if ledger.is_file() else {}
         self._files: dict[str, str] = known.get("files", {})
-        counts = _holds(folder, self._files)
+        counts = known.get("code") == code and _holds(folder, self._files)
         self.keys: dict[str, str] = known["keys"] if counts else {}
         self.clips_per_shard: int = known["clips_per_shard"] if counts else 0
         self.rejected = _read_rejected(folder) if counts else {}
         self.crashed = set(known.get("crashed", ()))
+        self.code_changes: list[str] = known.get("code_changes", []) if counts else []
 
     def unchanged(self, keys: Mapping[str, str]) -> set[str]:
         """Return the ids of the clips that would come out the same; one that crashed might not."""
@@ -58,7 +61,14 @@ class Earlier:
         """Return whether the processed folder itself is there as the run left it."""
         return bool(self.keys) and (output == self.folder or _holds(output, self._files))
 
-    def remember(self, output: Path, keys: dict[str, str], clips_per_shard: int, crashed: list[str]) -> None:
+    def remember(
+        self,
+        output: Path,
+        keys: dict[str, str],
+        clips_per_shard: int,
+        crashed: list[str],
+        code_changes: list[str],
+    ) -> None:
         """Let the next run take clips from `output`, of which `crashed` are the hashes of those that did."""
         if output != self.folder:
             self._link(output)
@@ -66,6 +76,8 @@ class Earlier:
             "clips_per_shard": clips_per_shard,
             "keys": keys,
             "crashed": crashed,
+            "code": self._code,
+            "code_changes": code_changes,
             "files": _hashes(output),
         }
         write_json(self._ledger, ledger)
@@ -98,7 +110,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 def half_done(path: Path) -> Path:
     """Return where `beside` works; one place, so that the next run finds what a killed one left."""
-    return path.with_name(f".{path.name}-packing")
+    return path.with_name(f".{path.name}-being-written")
 
 
 def _holds(folder: Path, files: dict[str, str]) -> bool:

@@ -24,37 +24,23 @@ from filelock import FileLock, Timeout
 
 from dicetalk import weights
 from dicetalk.config import Preprocess, PreprocessCompute
-from dicetalk.data import (
-    clip,
-    deinterlace,
-    detect,
-    faces,
-    fan,
-    geometry,
-    landmarks,
-    media,
-    mp4,
-    scheduler,
-    shards,
-    track,
-)
+from dicetalk.data import fan, scheduler, shards, worker
 from dicetalk.data.disk import report_need
 from dicetalk.data.earlier import REJECTED, Earlier
 from dicetalk.data.folder import index_folder
 from dicetalk.data.index import read_index
 from dicetalk.data.results import Results, log_summary
-from dicetalk.data.worker import finish_clip
 from dicetalk.errors import DicetalkError
 from dicetalk.files import explaining_full_disk, sha256_file
 from dicetalk.progress import log
-from dicetalk.runs.code import code_digest
+from dicetalk.runs.code import code_digests, modules_used
+from dicetalk.runs.work import CODE_CHANGES, Resume
 
-CODE = (clip, deinterlace, detect, faces, fan, geometry, landmarks, media, mp4, shards, track)
 OF_THE_SET = {"clips_per_shard"}  # parameters that say nothing about a single clip
 
 
 def preprocess_index(
-    index: Path, output: Path, settings: Preprocess, compute: PreprocessCompute
+    index: Path, output: Path, settings: Preprocess, compute: PreprocessCompute, resume: Resume = "stop"
 ) -> dict[str, Any]:
     """Preprocess the clips of an index file; resumes from `runs/preprocess-<set>/` after an interruption.
 
@@ -67,15 +53,16 @@ def preprocess_index(
     table, raw_root = read_index(index)
     run_dir = Path("runs") / f"preprocess-{index.stem}"
     earlier = run_dir.with_name(f"{run_dir.name}-earlier")
-    return run_preprocess(table, raw_root, output, settings, compute, run_dir, earlier)
+    return run_preprocess(table, raw_root, output, settings, compute, run_dir, earlier, resume)
 
 
 def preprocess_folder(
-    folder: Path, output: Path, settings: Preprocess, compute: PreprocessCompute
+    folder: Path, output: Path, settings: Preprocess, compute: PreprocessCompute, resume: Resume = "stop"
 ) -> dict[str, Any]:
     """Preprocess every video below a folder of the user's own; see `dicetalk.data.folder` for labels."""
     run_dir = Path(output).absolute().with_name(f".{Path(output).name}-run")
-    return run_preprocess(index_folder(folder), folder, output, settings, compute, run_dir)
+    table = index_folder(folder)
+    return run_preprocess(table, folder, output, settings, compute, run_dir, resume=resume)
 
 
 def run_preprocess(
@@ -86,6 +73,7 @@ def run_preprocess(
     compute: PreprocessCompute,
     run_dir: Path,
     earlier: Path | None = None,
+    resume: Resume = "stop",
 ) -> dict[str, Any]:
     """Preprocess the rows of an index table.
 
@@ -99,15 +87,17 @@ def run_preprocess(
             that is started again does not redo them. Removed at the end, but for a list of the hashes.
         earlier: folder for hard links to the output, from which the next run takes the clips that would come
             out the same; when missing, it takes them from the output itself.
+        resume: what to do with the clips of a killed run whose code has changed, `compute.resume`.
 
     Returns:
         What is written to `summary.json`: `indexed`, `kept`, `rejected`, `kept_seconds`, `reasons`; and what
         says nothing about the output and so is no part of it: `recovered`, how many clips crashed in this run
-        and were done at a second try; `newly_crashed`, see `stop_after_crashes`.
+        and were done at a second try; `newly_crashed`, see `stop_after_crashes`;
+        `resumed_across_code_changes`, the modules, if clips are from before and after a change of code.
 
     Raises:
-        DicetalkError: when two clips share an id, none is kept, the disk is full, or another process is at
-            work on the same output.
+        DicetalkError: when two clips share an id, none is kept, the disk is full, another process is at work
+            on the same output, or the code of a killed run has changed and `resume` is `stop`.
     """
     output, run_dir, raw_root = Path(output), Path(run_dir).absolute(), Path(raw_root)
     rows = sorted(_plain_rows(table), key=lambda row: row["clip_id"])
@@ -115,17 +105,19 @@ def run_preprocess(
     names = ["blazeface-short-range", "facemesh"]
     names += [fan.WEIGHTS] if settings.landmarks == "face_alignment" else []
     networks = [sha256_file(path) for path in weights.fetch(names).values()]
-    common = [settings.model_dump(exclude=OF_THE_SET), networks, _code_digest()]
+    common = [settings.model_dump(exclude=OF_THE_SET), networks]
     keys = {row["clip_id"]: _key(row, raw_root, common) for row in rows}
     with _alone(run_dir), explaining_full_disk():
-        before = Earlier(earlier or output, run_dir.with_name(f"{run_dir.name}-ledger.json"))
-        results = Results(run_dir, output, before, keys, settings.clips_per_shard)
+        code = _code()
+        before = Earlier(earlier or output, run_dir.with_name(f"{run_dir.name}-ledger.json"), code)
+        results = Results(run_dir, output, before, keys, settings.clips_per_shard, code, resume)
         summary, recovered = results.finished_summary(), 0
         if summary is None:
             recovered = _process(rows, results, raw_root, settings, compute, output.name)
             summary = results.pack()
         results.clear()
     summary |= {"recovered": recovered, "newly_crashed": results.newly_crashed}
+    summary |= {CODE_CHANGES: results.code_changes} if results.code_changes else {}
     log_summary(output, summary)
     if not summary["kept"]:
         raise DicetalkError(f"No clip of {raw_root} could be used; {output / REJECTED} says why.")
@@ -167,7 +159,7 @@ def _process(
         return 0
     report_need(todo, raw_root, settings, results.run_dir)
     work = partial(
-        finish_clip,
+        worker.finish_clip,
         raw_root=raw_root.absolute(),
         shown_root=raw_root,
         settings=settings,
@@ -213,10 +205,12 @@ def _check_ids(clip_ids: list[str]) -> None:
         raise DicetalkError(f"Clip ids must be unique; repeated: {', '.join(repeated[:5])}.")
 
 
-def _code_digest() -> str:
-    """Return a hash of the modules a clip's result depends on; a changed program trusts no old result."""
-    digests = "".join(code_digest(Path(str(module.__file__))) for module in CODE)
-    return hashlib.sha256(digests.encode()).hexdigest()
+def _code() -> dict[str, str]:
+    """Return digests of the modules a clip's result depends on, by path in the package."""
+    file = Path(worker.__file__).resolve()
+    package = file.parents[1]
+    digests = code_digests([file, *modules_used(file)])
+    return {Path(path).relative_to(package).as_posix(): digest for path, digest in digests.items()}
 
 
 def _key(row: dict[str, Any], raw_root: Path, common: list) -> str:

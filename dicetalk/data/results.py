@@ -21,6 +21,8 @@ from dicetalk.data.reasons import REASONS
 from dicetalk.data.shards import Sample, read_samples, shard_name, write_shard
 from dicetalk.files import read_json, write_json
 from dicetalk.progress import log
+from dicetalk.runs.edits import changed_keys
+from dicetalk.runs.work import CODE_CHANGES, MADE_OF, Resume, may_go_on
 
 SUMMARY = "summary.json"
 
@@ -34,22 +36,34 @@ class Results:
         earlier: what the run before left.
         keys: hash of everything a clip depends on, by clip id, in the order of the ids.
         clips_per_shard: of the processed folder.
+        code: digests of the modules that make a clip.
+        resume: what to do with clips that a killed run made with other code, `compute.resume`.
 
     Attributes:
         newly_crashed: number of clips that crashed, and had not in the run before.
+        code_changes: modules that changed, by consent, between some clips and others.
     """
 
     def __init__(
-        self, run_dir: Path, output: Path, earlier: Earlier, keys: dict[str, str], clips_per_shard: int
+        self,
+        run_dir: Path,
+        output: Path,
+        earlier: Earlier,
+        keys: dict[str, str],
+        clips_per_shard: int,
+        code: dict[str, str],
+        resume: Resume,
     ):
         self.run_dir, self.output, self.earlier = run_dir, output, earlier
         self.keys, self.clips_per_shard = keys, clips_per_shard
-        run_dir.mkdir(parents=True, exist_ok=True)
+        self.code_changes = _check_code(run_dir, code, resume)
         for leftover in [*run_dir.glob(".*"), *run_dir.glob("tmp*"), *run_dir.glob("*.crashed.json")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         shutil.rmtree(half_done(output), ignore_errors=True)
         self.newly_crashed = 0
         self._same = earlier.unchanged(keys)
+        if self._same:
+            self.code_changes = sorted({*self.code_changes, *earlier.code_changes})
 
     def path(self, clip_id: str) -> Path:
         """Return where the result of a clip is to be written, without suffix."""
@@ -80,7 +94,7 @@ class Results:
             summary = self._write(folder, kept, rejected)
         crashed = [self.keys[clip_id] for clip_id, why in rejected.items() if why["reason"] == "crashed"]
         self.newly_crashed = len(set(crashed) - self.earlier.crashed)
-        self.earlier.remember(self.output, self.keys, self.clips_per_shard, crashed)
+        self.earlier.remember(self.output, self.keys, self.clips_per_shard, crashed, self.code_changes)
         return summary
 
     def clear(self) -> None:
@@ -135,6 +149,26 @@ class Results:
         }
         write_json(folder / SUMMARY, summary)
         return summary
+
+
+def _check_code(run_dir: Path, code: dict[str, str], resume: Resume) -> list[str]:
+    """Prepare the folder of finished clips, and return the modules that changed since the first of them.
+
+    Raises:
+        DicetalkError: when the code changed and `resume` is `stop`.
+    """
+    note = run_dir / MADE_OF
+    known: dict[str, Any] = read_json(note) if note.is_file() else {"code": code, CODE_CHANGES: []}
+    changes: list[str] = known[CODE_CHANGES]
+    if modules := changed_keys(known["code"], code):
+        if may_go_on(f"preprocess {run_dir.name}", run_dir, modules, resume):
+            changes = sorted({*changes, *modules})
+        else:
+            shutil.rmtree(run_dir)
+            changes = []
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"code": code, CODE_CHANGES: changes})
+    return changes
 
 
 def log_summary(output: Path, summary: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from dicetalk.config import Speech
 from dicetalk.errors import DicetalkError
-from dicetalk.precision import fixed_threads
 
 SAMPLE_RATE_HZ = 16_000
 TOKENS_PER_SECOND = 50
@@ -56,21 +55,23 @@ class LogMelSpeech:
     def __init__(self, num_mels: int):
         self.channels = num_mels
 
-    @fixed_threads()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Encode as documented in `SpeechEncoder`."""
         import librosa
 
+        from dicetalk.precision import fixed_threads
+
         num_tokens = count_tokens(samples)
         hop = SAMPLE_RATE_HZ // TOKENS_PER_SECOND
-        power = librosa.feature.melspectrogram(
-            y=samples,
-            sr=SAMPLE_RATE_HZ,
-            n_fft=MEL_FFT,
-            hop_length=hop,
-            n_mels=self.channels,
-            pad_mode="constant",
-        )
+        with fixed_threads():
+            power = librosa.feature.melspectrogram(
+                y=samples,
+                sr=SAMPLE_RATE_HZ,
+                n_fft=MEL_FFT,
+                hop_length=hop,
+                n_mels=self.channels,
+                pad_mode="constant",
+            )
         decibels = librosa.power_to_db(power, ref=1.0, amin=MEL_FLOOR_POWER, top_db=None)
         features = (decibels.T[:num_tokens, None] - MEL_MEAN_DB) / MEL_STD_DB
         return features.astype(np.float32)

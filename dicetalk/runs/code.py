@@ -1,4 +1,4 @@
-"""Digests of code that comments, docstrings and layout leave alone."""
+"""Which code decides a result, and digests of it that comments, docstrings and layout leave alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from pathlib import Path
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
+
+ROOT = Path(__file__).resolve().parents[2]
+# Modules that cannot change a result; their edits must not run anything again.
+PLUMBING = {
+    *("config", "config_base", "config_checks", "config_compute", "config_data", "config_errors"),
+    *("config_recipe", "errors", "files", "launch", "progress", "signals", "tracking", "weights", "workers"),
+}
 
 
 def code_digests(paths: Iterable[str | Path]) -> dict[str, str]:
@@ -38,3 +45,27 @@ def code_digest(file: Path) -> str:
                 if isinstance(first.value.value, str):
                     node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def modules_used(file: Path) -> set[Path]:
+    """Return the modules of this package that a file imports, and those that they import; no plumbing."""
+    plumbing = {ROOT / f"dicetalk/{name}.py" for name in PLUMBING} | set(
+        (ROOT / "dicetalk/runs").glob("*.py")
+    )
+    seen: set[Path] = set()
+    todo = [file.resolve()]
+    while todo:
+        new = _imported(todo.pop()) - seen
+        seen |= new
+        todo += new
+    return seen - plumbing
+
+
+def _imported(file: Path) -> set[Path]:
+    """Return what a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dicetalk":
+            module = ROOT / Path(*node.module.split("."))
+            found |= {module.with_suffix(".py")} | {module / f"{alias.name}.py" for alias in node.names}
+    return {path for path in found if path.is_file()}

@@ -120,18 +120,10 @@ def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> N
             )
             continue
         modules = changed_keys(its["code"], made_of["code"])
-        if resume == "stop" and modules:
-            raise DicetalkError(
-                f"{', '.join(modules)} changed since the unfinished run {other} began. To start over: "
-                f"compute.resume: start-over in params.yaml, or remove the folder. To go on with it all the "
-                "same, which the results will say: compute.resume: accept-code-change."
-            )
-        if resume == "start-over" and modules:
-            log(f"{name}: removing the unfinished run {other}, whose code changed: {', '.join(modules)}")
+        # None: killed right before the renaming below
+        if modules and not may_go_on(name, other, modules, resume):
             shutil.rmtree(other)
         elif not folder.exists():
-            if modules:  # none: killed right before the renaming below
-                log(f"{name}: going on with {other} although its code changed: {', '.join(modules)}")
             changes = sorted({*_code_changes(other), *modules})
             write_json(other / MADE_OF, {**made_of, CODE_CHANGES: changes})
             os.replace(other, folder)
@@ -143,6 +135,31 @@ def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> N
         write_json(folder / MADE_OF, made_of)
     for leftover in list(folder.rglob(".*")):
         _remove(leftover)
+
+
+def may_go_on(name: str, folder: Path, modules: list[str], resume: Resume) -> bool:
+    """Return whether unfinished work whose code changed may go on; if not, it is to be removed.
+
+    Args:
+        name: what is at work, for the log.
+        folder: of the work.
+        modules: those that changed.
+        resume: `compute.resume`.
+
+    Raises:
+        DicetalkError: when that is `stop`.
+    """
+    if resume == "stop":
+        raise DicetalkError(
+            f"{', '.join(modules)} changed since the unfinished run {folder} began. To start over: "
+            "compute.resume: start-over in params.yaml, or remove the folder. To go on with it all the same, "
+            "which the results will say: compute.resume: accept-code-change."
+        )
+    if resume == "start-over":
+        log(f"{name}: removing the unfinished run {folder}, whose code changed: {', '.join(modules)}")
+        return False
+    log(f"{name}: going on with {folder} although its code changed: {', '.join(modules)}")
+    return True
 
 
 def _others(name: str, folder: Path) -> list[tuple[Path, dict[str, Any]]]:

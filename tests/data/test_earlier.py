@@ -112,12 +112,12 @@ def test_leftovers_of_killed_runs_go(corpus, tmp_path):
     args = (table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs", tmp_path / "links")
     summary = run_preprocess(*args)
     before = {path.name for path in tmp_path.iterdir()}
-    for name in (".out-packing", ".links-packing", "runs", ".out-2-packing"):
+    for name in (".out-being-written", ".links-being-written", "runs", ".out-2-being-written"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".shard-000000-abcdefgh.tar").touch()
     (tmp_path / ".runs-ledger-abcd_123.json").touch()
     (tmp_path / ".runs-ledger-2-abcdefgh.json").touch()
     assert run_preprocess(*args) == summary
-    others = {".out-2-packing", ".runs-ledger-2-abcdefgh.json"}  # not its own
+    others = {".out-2-being-written", ".runs-ledger-2-abcdefgh.json"}  # not its own
     assert {path.name for path in tmp_path.iterdir()} == before | others
     assert len(pd.read_parquet(tmp_path / "out/kept.parquet")) == 3

@@ -11,13 +11,14 @@ import pytest
 from fake_face import COMPUTE, SETTINGS, picture, row, write_clip
 from filelock import FileLock
 
-from dicetalk.data import clip
+from dicetalk.data import clip, preprocess
 from dicetalk.data.disk import BYTES_PER_PIXEL, report_need
 from dicetalk.data.index import write_index
 from dicetalk.data.preprocess import preprocess_folder, preprocess_index, run_preprocess
 from dicetalk.data.shards import read_samples
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json
+from dicetalk.runs.work import MADE_OF
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -103,6 +104,43 @@ def test_old_results_are_not_reused_after_a_change(corpus, tmp_path, monkeypatch
     assert sample.meta["num_frames"] == (15 if change == "file" else 12)
 
 
+@pytest.mark.parametrize("resume", ["stop", "start-over", "accept-code-change"])
+def test_clips_of_other_code_are_mixed_only_by_consent(corpus, tmp_path, monkeypatch, resume):
+    table, raw = corpus
+    seen, real = [], clip.preprocess_clip
+
+    def fragile(row, *rest, **scratch):
+        seen.append(row["clip_id"])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(row, *rest, **scratch)
+
+    def run(resume: str = "stop") -> dict:
+        where = (tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
+        return run_preprocess(table, raw, *where, resume=resume)
+
+    monkeypatch.setattr(clip, "preprocess_clip", fragile)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    [first, *others] = sorted(table["clip_id"])
+    monkeypatch.setattr(preprocess, "_code", lambda: {"data/clip.py": "edited"})
+    if resume == "stop":
+        with pytest.raises(DicetalkError, match=r"data/clip.py.* changed since the unfinished run .*runs"):
+            run()
+        assert seen == [first, others[0]]
+        return
+    summary = run(resume)
+    goes_on = resume == "accept-code-change"
+    assert seen[2:] == (others if goes_on else [first, *others])
+    changed = summary.get("resumed_across_code_changes", [])
+    assert ("data/clip.py" in changed) == goes_on == bool(changed)
+    # What was agreed to is said of every output that takes clips over, and a finished one is no longer mixed.
+    del seen[2:]
+    assert run().get("resumed_across_code_changes", []) == changed and len(seen) == 2
+    monkeypatch.setattr(preprocess, "_code", lambda: {"data/clip.py": "edited again"})
+    assert "resumed_across_code_changes" not in run() and seen[2:] == [first, *others]
+
+
 def test_added_clips_are_the_only_work(corpus, tmp_path, monkeypatch):
     table, raw = corpus
     seen = []
@@ -164,7 +202,7 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(corpus, tmp_path, monkeyp
     with pytest.raises(DicetalkError, match="disk is full.*run the same command again"):
         run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")
     assert not (tmp_path / "out").exists()
-    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".tar"]
+    assert [path.suffix for path in (tmp_path / "runs").iterdir() if path.name != MADE_OF] == [".tar"]
     assert run_preprocess(table, raw, tmp_path / "out", SETTINGS, COMPUTE, tmp_path / "runs")["kept"] == 3
     assert len(written) == 4  # the first clip was not encoded again
 

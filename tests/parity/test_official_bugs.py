@@ -204,7 +204,7 @@ def test_07_video_is_encoded_once_and_rounded(model, settings, tmp_path, monkeyp
         "write_video",
         lambda path, *args, **kw: encodings.append(path) or write_video(path, *args, **kw),
     )
-    generate_one(model, Path("x"), write_wav(tmp_path / "a.wav", 0.2), tmp_path / "o.mp4", settings, "sad")
+    generate_one(model, Path("x"), write_wav(tmp_path / "a.wav", 0.2), tmp_path / "o.mp4", settings, 1, "sad")
     assert encodings == [tmp_path / "o.mp4"]
 
 
@@ -212,7 +212,7 @@ def test_07_video_is_encoded_once_and_rounded(model, settings, tmp_path, monkeyp
 def test_08_too_short_audio_is_an_error_that_says_so(model, settings, tmp_path, seconds, any_portrait):
     audio = write_wav(tmp_path / "a.wav", seconds)
     with pytest.raises(DicetalkError, match=r"too short; 0\.08 s|cannot be read"):
-        generate_one(model, Path("x"), audio, tmp_path / "o.mp4", settings, "sad")
+        generate_one(model, Path("x"), audio, tmp_path / "o.mp4", settings, 1, "sad")
     assert not (tmp_path / "o.mp4").exists()
 
 
@@ -220,7 +220,7 @@ def test_08_the_shortest_audio_works_and_video_is_not_shorter(model, settings, t
     """The official video ends a frame before the sound."""
     for seconds in (0.08, 0.2, 0.24):
         audio = write_wav(tmp_path / "a.wav", seconds)
-        generate_one(model, Path("x"), audio, tmp_path / "o.mp4", settings, "sad")
+        generate_one(model, Path("x"), audio, tmp_path / "o.mp4", settings, 1, "sad")
         assert probe(tmp_path / "o.mp4").num_frames == 2 * int(seconds / 0.08 + 1e-6)
 
 
@@ -348,6 +348,7 @@ def test_15_a_failed_run_leaves_no_file_and_names_none(model, settings, tmp_path
             write_wav(tmp_path / "a.wav", 1),
             tmp_path / "o.mp4",
             settings,
+            1,
             "sad",
         )
     assert not (tmp_path / "o.mp4").exists()

@@ -18,10 +18,11 @@ RESULTS = ("data/encoded", "models", "outputs", "metrics")
 @pytest.mark.slow
 @pytest.mark.timeout(7200)  # three runs of the smoke profile
 def test_the_smoke_profile_gives_the_same_bits_on_1_2_and_4_threads(repository: Path, tmp_path: Path) -> None:
-    digests = {}
-    for threads in (1, 2, 4):
-        copy = tmp_path / f"threads-{threads}"
+    copies = {threads: tmp_path / f"threads-{threads}" for threads in (1, 2, 4)}
+    for copy in copies.values():
         copy_files(repository, copy)
+    digests = {}
+    for threads, copy in copies.items():
         run_pipeline(copy, threads)
         digests[threads] = digests_of(copy)
         shutil.rmtree(copy)

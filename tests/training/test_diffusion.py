@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from dicetalk.config import ConditionDropout, Params
 from dicetalk.data.media import read_video
+from dicetalk.labels import CLASSES
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
@@ -19,6 +21,8 @@ from dicetalk.release.package import package_model
 from dicetalk.tracking import Tracker
 from dicetalk.training import finetune
 from dicetalk.training.diffusion import DiffusionObjective, Kept
+from dicetalk.training.embeddings import embed_clips
+from dicetalk.training.priors import load_priors
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,21 @@ def objective(params: Params, project: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Built) as caught:
         finetune.train_diffusion(params, project, project / "unused", Tracker())
     return caught.value.args[0]
+
+
+def test_the_objective_gets_the_priors_and_clips_that_belong_together(
+    objective: DiffusionObjective, project: Path
+):
+    train, test = objective.train_batches, objective.test_batches
+    assert set(train.clips.table["split"]) == {"train"} and set(test.clips.table["split"]) == {"test"}
+    priors = load_priors(project / "models/priors.safetensors")
+    for index, (emotion, level) in enumerate(CLASSES):
+        assert np.array_equal(objective.class_priors[index], priors[f"P/{emotion}/{level}"])
+    embedder = EmotionEmbedder.from_pretrained(project / "models/embedder")
+    for own, batches in ((objective.train_priors, train), (objective.test_priors, test)):
+        assert np.allclose(own, embed_clips(embedder, batches.clips), atol=1e-5)
+    assert objective.time_ids.tolist() == [12.5, 8.0, 16.0]  # every second frame of 25 a second
+    assert objective.scaling_factor == 1.0  # of the patch autoencoder
 
 
 def test_drops_happen_as_often_as_asked():
