@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dicetalk.runs import work as module
 from dicetalk.runs.code import code_digest
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import read_declaration
+from dicetalk.runs.edits import unedited
 from dicetalk.runs.work import remove_leftovers, stage_work
 
 STAGE = {
@@ -337,3 +339,12 @@ def test_a_remembered_hash_with_a_flipped_bit_is_not_believed(project: Path) -> 
     flipped = digest.replace(digest[5], "0" if digest[5] != "0" else "1")
     cache.write_text(cache.read_text().replace(digest, flipped))
     assert content_hashes(["data/mead"]) == before
+
+
+@pytest.mark.parametrize(("edited", "refused"), [(LOSS.replace("*", "+"), True), (f"# Hm.\n{LOSS}", False)])
+def test_a_stage_without_work_is_refused_likewise(
+    project: Path, monkeypatch: pytest.MonkeyPatch, edited: str, refused: bool
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@mead")
+    with pytest.raises(DicetalkError, match="loss.py changed") if refused else nullcontext(), unedited():
+        Path("dicetalk/loss.py").write_text(edited)

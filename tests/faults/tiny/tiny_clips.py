@@ -33,7 +33,7 @@ def main() -> None:
     from dicetalk.data import preprocess
 
     index, output = Path("data/index/tiny.parquet"), Path("data/processed/tiny")
-    with unedited("clips"):
+    with unedited():
         compute = params.compute
         summary = preprocess.preprocess_index(
             index, output, params.preprocess, compute.preprocess, compute.resume
