@@ -23,7 +23,7 @@ def run(main: Callable[[], None]) -> None:
     """
     from dicetalk.errors import DicetalkError, Stopped
     from dicetalk.files import explaining_full_disk, write_json
-    from dicetalk.launch import end_with_dvc, is_main_process, is_started_process
+    from dicetalk.launch import end_with_dvc, explaining_lost_peer, is_main_process, is_started_process
     from dicetalk.progress import format_seconds, log
     from dicetalk.runs.work import remove_leftovers, remove_recorded
     from dicetalk.signals import handled
@@ -31,7 +31,7 @@ def run(main: Callable[[], None]) -> None:
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
     started = time.monotonic()
     try:
-        with handled(), explaining_full_disk():
+        with handled(), explaining_full_disk(), explaining_lost_peer():
             end_with_dvc()
             if "DVC_STAGE" in os.environ and is_main_process() and not is_started_process():
                 remove_recorded()

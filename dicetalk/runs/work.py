@@ -192,10 +192,19 @@ def _age(folder: Path) -> float:
 
 
 def remove_recorded() -> None:
-    """Remove finished work of all stages whose results DVC has recorded since."""
+    """Remove finished work of all stages whose results DVC has recorded since.
+
+    The entry must be another than before, and agree with the results: a kill may leave half of one.
+    """
     for marker in RUNS.glob(f"*/{FINISHED}"):
         finished = read_checked(marker)
-        if finished is not None and entry_digest(finished["stage"]) != finished["entry"]:
+        if finished is None or entry_digest(finished["stage"]) == finished["entry"]:
+            continue
+        try:
+            declaration = read_declaration(finished["stage"])
+        except KeyError:  # the stage is no longer in dvc.yaml
+            continue
+        if is_as_recorded(declaration):
             shutil.rmtree(marker.parent)
 
 

@@ -17,7 +17,7 @@ from dicetalk.runs.code import code_digest
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import read_declaration
 from dicetalk.runs.edits import unedited
-from dicetalk.runs.work import remove_leftovers, stage_work
+from dicetalk.runs.work import remove_leftovers, remove_recorded, stage_work
 
 STAGE = {
     "foreach": "${index}",
@@ -348,3 +348,19 @@ def test_a_stage_without_work_is_refused_likewise(
     monkeypatch.setenv("DVC_STAGE", "train@mead")
     with pytest.raises(DicetalkError, match="loss.py changed") if refused else nullcontext(), unedited():
         Path("dicetalk/loss.py").write_text(edited)
+
+
+def test_half_an_entry_does_not_remove_finished_work(project: Path) -> None:
+    with stage_work("train@mead", "stop") as work:
+        (work.folder / "step-1").mkdir()
+        Path("models/mead").mkdir()
+        Path("models/mead/weights").write_text("w")
+        Path("metrics/train-mead.json").write_text("{}")
+    record()
+    whole = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(whole.replace("nfiles: 1", "").replace("size: 1", ""))  # as a kill may leave it
+    remove_recorded()
+    assert work.folder.is_dir()
+    Path("dvc.lock").write_text(whole)
+    remove_recorded()
+    assert not work.folder.is_dir()
