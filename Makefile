@@ -1,5 +1,6 @@
 # make repro    from a fresh clone to videos, metrics and reports/report.html
 # make test     the tests; test-slow: the long ones
+# make faults  kills, full disks and damaged files, and what the same command gives then (about an hour)
 # make mutants  how many small errors in the numeric code the fast tests notice (about an hour)
 # make profile P=smoke|demo|paper    choose the parameters; make install builds .venv alone
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Stages are started as `python -m stages.NAME`, so the environment has to come first in PATH.
 RUN    := PATH="$(BIN):$$PATH"
 
-.PHONY: install repro test test-slow mutants lint profile clean
+.PHONY: install repro test test-slow faults mutants lint profile clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +40,10 @@ test: install $(VENV)/.oracles
 
 test-slow: install $(VENV)/.oracles
 	@$(RUN) python -m pytest -q -m slow
+
+# Needs root: a full disk is a small file system that is mounted.
+faults: install
+	@$(RUN) python tests/faults/run.py --table docs/reliability.md
 
 mutants: install $(VENV)/.oracles
 	@$(RUN) python tests/mutation/run.py $(MUTANTS)

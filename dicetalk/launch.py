@@ -9,6 +9,8 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dicetalk.errors import DicetalkError, Stopped
@@ -16,6 +18,7 @@ from dicetalk.errors import DicetalkError, Stopped
 PARENT = "DICETALK_PARENT_PROCESS"  # of the processes of a distributed training
 DVC_STAGE = "DVC_STAGE"  # DVC sets it for what it starts
 SAVE_SECONDS = 1800  # what processes that were asked to stop have for a step and a checkpoint
+CONNECTION_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # of gloo
 STOPPED_CODES = [128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
 
 
@@ -84,10 +87,7 @@ def start_processes(module: str, num_processes: int) -> bool:
         first, failure = error.get_first_failure()
         if failure.exitcode in STOPPED_CODES:
             sys.exit(failure.exitcode)
-        raise DicetalkError(
-            f"process {first} of {num_processes} ended with exit code {failure.exitcode}; "
-            "its message is above."
-        ) from None
+        raise DicetalkError(f"process {first} of {num_processes} {_ending(failure.exitcode)}") from None
     except Stopped as stopped:
         sys.exit(stopped.code)
     except SignalException as error:
@@ -95,6 +95,28 @@ def start_processes(module: str, num_processes: int) -> bool:
     finally:
         del os.environ[PARENT]
     return True
+
+
+@contextmanager
+def explaining_lost_peer() -> Iterator[None]:
+    """Turn the error of a process of a training whose other one died into one line.
+
+    Raises:
+        DicetalkError: when the connection broke.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_started_process() and any(words in str(error) for words in CONNECTION_LOST):
+            raise DicetalkError("another process of this training has ended, so this one ends too") from error
+        raise
+
+
+def _ending(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}; its message is above."
+    name = signal.Signals(-exit_code).name
+    return f"was ended by {name} (SIGKILL: perhaps out of memory); run the same command to go on."
 
 
 def end_with_parent(parent: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 COSTS = Path("runs/costs")
+WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 # Has to be set before anything imports torch: idle threads that spin slow every other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,7 +23,7 @@ def run(main: Callable[[], None]) -> None:
     """
     from dicetalk.errors import DicetalkError, Stopped
     from dicetalk.files import explaining_full_disk
-    from dicetalk.launch import end_with_dvc, is_main_process, is_started_process
+    from dicetalk.launch import end_with_dvc, explaining_lost_peer, is_main_process, is_started_process
     from dicetalk.progress import log
     from dicetalk.runs.work import sweep
     from dicetalk.signals import handled
@@ -30,7 +31,7 @@ def run(main: Callable[[], None]) -> None:
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
     started = time.monotonic()
     try:
-        with handled(), explaining_full_disk():
+        with handled(), explaining_full_disk(), explaining_lost_peer():
             end_with_dvc()
             sweep()
             main()
@@ -56,5 +57,5 @@ def _report(stage: str, seconds: float) -> None:
     # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cost = {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)}
-    write_json(COSTS / f"{os.environ.get('DVC_STAGE', stage)}.json", cost)
+    write_json(Path("runs/costs", f"{os.environ.get('DVC_STAGE', stage)}.json"), cost)
     log(f"{stage}: done in {format_seconds(seconds)}")

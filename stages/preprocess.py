@@ -21,7 +21,7 @@ def main() -> None:
     index = Path(f"data/index/{dataset}.parquet")
     output = Path(f"data/processed/{dataset}")
     compute = params.compute
-    with unedited(f"preprocess@{dataset}"):
+    with unedited():
         summary = preprocess_index(index, output, params.preprocess, compute.preprocess, compute.resume)
     write_json(Path(f"metrics/preprocess-{dataset}.json"), summary)
     stop_after_crashes(summary)

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dicetalk.files import read_json, replace_directory, sha256_file, write_json
+from dicetalk.files import replace_directory, sha256_file
 from dicetalk.progress import log
+from dicetalk.runs.checked import read_checked, write_checked
 
 REJECTED = "rejected.csv"
 
@@ -42,7 +43,7 @@ class Earlier:
         shutil.rmtree(half_done(folder), ignore_errors=True)
         for leftover in ledger.parent.glob(f".{glob.escape(ledger.stem[:40])}-????????.json"):
             leftover.unlink()
-        known: dict[str, Any] = read_json(ledger) if ledger.is_file() else {}
+        known: dict[str, Any] = read_checked(ledger) or {}
         self._files: dict[str, str] = known.get("files", {})
         counts = known.get("code") == code and _holds(folder, self._files)
         self.keys: dict[str, str] = known["keys"] if counts else {}
@@ -80,7 +81,7 @@ class Earlier:
             "code_changes": code_changes,
             "files": _hashes(output),
         }
-        write_json(self._ledger, ledger)
+        write_checked(self._ledger, ledger)
 
     def _link(self, output: Path) -> None:
         try:

@@ -20,7 +20,7 @@ from dicetalk.data.earlier import REJECTED, Earlier, beside, half_done
 from dicetalk.data.reasons import REASONS
 from dicetalk.data.shards import Sample, read_samples, shard_name, write_shard
 from dicetalk.errors import DicetalkError
-from dicetalk.files import read_json, write_json
+from dicetalk.files import is_as_noted, read_json, write_json
 from dicetalk.progress import log
 from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.edits import changed_keys
@@ -74,7 +74,7 @@ class Results:
     def has(self, clip_id: str) -> bool:
         """Return whether a clip needs no work any more."""
         path = self.path(clip_id)
-        done = path.with_suffix(".tar").is_file() or path.with_suffix(".json").is_file()
+        done = is_as_noted(path.with_suffix(".tar")) or path.with_suffix(".json").is_file()
         return done or clip_id in self._same
 
     def give_up(self, clip_id: str, detail: str) -> None:
@@ -162,7 +162,10 @@ def _check_code(run_dir: Path, code: dict[str, str], resume: Resume) -> list[str
     note = run_dir / MADE_OF
     known: Any = read_checked(note) if note.exists() else {"code": code, CODE_CHANGES: []}
     if known is None:
-        raise DicetalkError(f"{note} is damaged; remove {run_dir} to work on its clips again.")
+        raise DicetalkError(
+            f"{note} is damaged, so which code made the clips there is not known: remove {run_dir} and run "
+            "the same command again, which works on all clips."
+        )
     changes: list[str] = known[CODE_CHANGES]
     if modules := changed_keys(known["code"], code):
         if may_go_on(f"preprocess {run_dir.name}", run_dir, modules, resume):

@@ -11,7 +11,7 @@ import cv2
 from dicetalk.config import Preprocess
 from dicetalk.data import clip
 from dicetalk.data.shards import Sample, write_shard
-from dicetalk.files import atomic_path, explaining_full_disk, write_json
+from dicetalk.files import explaining_full_disk, noted_path, write_json
 
 STDERR_FILE = 2  # `sys.stderr` may be something without a file
 
@@ -50,7 +50,7 @@ def _finish(
 ) -> None:
     outcome = clip.preprocess_clip(row, raw_root, settings, scratch=result.parent)
     if isinstance(outcome, Sample):
-        with atomic_path(result.with_suffix(".tar")) as temporary:
+        with noted_path(result.with_suffix(".tar")) as temporary:
             write_shard(temporary, iter([outcome]))
     else:
         detail = outcome.detail.replace(str(raw_root), str(shown_root))

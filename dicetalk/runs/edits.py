@@ -6,6 +6,7 @@ are not those it was made of, and nothing would ever run again to notice.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,14 +18,18 @@ from dicetalk.tracking import flatten
 
 
 @contextmanager
-def unedited(name: str) -> Iterator[None]:
-    """Refuse the result of a block if code or parameters of the stage were edited meanwhile.
+def unedited() -> Iterator[None]:
+    """Refuse the result of a block if code or parameters of the stage that DVC runs were edited meanwhile.
 
-    Stages with `stage_work` have this from there.
+    Stages with `stage_work` have this from there; of a stage run by hand DVC records nothing.
 
     Raises:
         DicetalkError: at the end of the block.
     """
+    name = os.environ.get("DVC_STAGE")
+    if name is None:
+        yield
+        return
     before = _code_and_params(name)
     yield
     refuse_edits(name, before, _code_and_params(name))

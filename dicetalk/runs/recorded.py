@@ -41,6 +41,17 @@ def is_as_recorded(declaration: Declaration, lock: Path = LOCK) -> bool:
     return all(out in recorded and _looks_like(Path(out), recorded[out]) for out in declaration.outs)
 
 
+def is_recorded(declaration: Declaration, lock: Path = LOCK) -> bool:
+    """Return whether the entry is whole: it names every output, those that are there as they are.
+
+    DVC deletes the outputs of a stage before it runs it again; what is not there contradicts nothing.
+    """
+    recorded = {out["path"]: out for out in lock_entry(declaration.name, lock).get("outs", [])}
+    named = all(recorded.get(out, {}).get("md5") for out in declaration.outs)
+    there = [out for out in declaration.outs if Path(out).exists()]
+    return named and all(_looks_like(Path(out), recorded[out]) for out in there)
+
+
 def _looks_like(path: Path, recorded: dict[str, Any]) -> bool:
     if path.is_file():
         with open(path, "rb") as stream:

@@ -30,7 +30,7 @@ from dicetalk.runs.code import code_digests
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import Declaration, read_declaration
 from dicetalk.runs.edits import changed_keys, differences, refuse_edits
-from dicetalk.runs.recorded import entry_digest, is_as_recorded
+from dicetalk.runs.recorded import entry_digest, is_as_recorded, is_recorded
 
 RUNS = Path("runs")
 FOLDER_VARIABLE = "DICETALK_RUN_FOLDER"  # tells the processes of a distributed training
@@ -198,10 +198,19 @@ def sweep() -> None:
 
 
 def remove_recorded() -> None:
-    """Remove finished work of all stages whose results DVC has recorded since."""
+    """Remove finished work of all stages whose results DVC has recorded since.
+
+    The entry must be another than before, and a whole one: a kill may leave half of it.
+    """
     for marker in RUNS.glob(f"*/{FINISHED}"):
         finished = read_checked(marker)
-        if finished is not None and entry_digest(finished["stage"]) != finished["entry"]:
+        if finished is None or entry_digest(finished["stage"]) == finished["entry"]:
+            continue
+        try:
+            declaration = read_declaration(finished["stage"])
+        except KeyError:  # the stage is no longer in dvc.yaml
+            continue
+        if is_recorded(declaration):
             shutil.rmtree(marker.parent)
 
 

@@ -120,6 +120,17 @@ def damaged_work() -> Iterator[Fault]:
     for number, how in enumerate(("flipped", "cut")):
         pick = at("runs/train-*/log.jsonl")
         yield train(f"file {how}", "log.jsonl", number, damaging(pick, how), may_lose=True)
+
+    def remove_clips(project: Project) -> None:
+        shutil.rmtree(project.folder / "runs/preprocess-tiny")
+
+    for number, how in enumerate(("flipped", "cut", "emptied")):
+        yield Fault(
+            kind=f"file {how}", place="made_of.json of clips", number=number, stage="clips",
+            attack=kill(signal.SIGKILL, "group", 5), may_lose=True, repair=remove_clips,
+            between=damaging(at("runs/preprocess-tiny/made_of.json"), how),
+            told="preprocess-tiny/made_of.json is damaged.*remove .*runs/preprocess-tiny and run",
+        )  # fmt: skip
     for number, how in enumerate(HOWS):
         yield Fault(
             kind=f"file {how}", place="finished.json", number=number,

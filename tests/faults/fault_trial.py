@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -339,11 +338,6 @@ def _count_left(project: Project) -> int:
     while (left := len(_processes(project))) and time.monotonic() < ends:
         time.sleep(0.2)
     return left
-
-
-def write_results(verdicts: list[Verdict], path: Path) -> None:
-    """Write verdicts as JSON lines, for reading later."""
-    path.write_text("".join(json.dumps(vars(verdict)) + "\n" for verdict in verdicts))
 
 
 def show(verdict: Verdict) -> None:

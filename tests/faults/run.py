@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tempfile
@@ -15,7 +16,7 @@ sys.path[:0] = map(str, (TESTS.parent, TESTS, TESTS / "data"))
 from fault_list import all_faults  # noqa: E402
 from fault_projects import Templates  # noqa: E402
 from fault_table import write_table  # noqa: E402
-from fault_trial import Fault, Verdict, attempt, show, write_results  # noqa: E402
+from fault_trial import Fault, Verdict, attempt, show  # noqa: E402
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
     parser.add_argument("--folder", type=Path, help="where projects are made and failed trials stay")
-    parser.add_argument("--results", type=Path, help="also write every verdict here, as JSON lines")
+    parser.add_argument("--results", type=Path, help="file that gets every verdict, a line of JSON each")
     parser.add_argument("--table", type=Path, help="write the table into this page")
     arguments = parser.parse_args()
     faults = [fault for fault in all_faults() if re.search(arguments.only, fault.name)]
@@ -36,12 +37,13 @@ def main() -> None:
     def work(fault: Fault) -> Verdict:
         verdict = attempt(fault, templates)
         show(verdict)
+        if arguments.results:
+            with open(arguments.results, "a") as stream:
+                stream.write(json.dumps(vars(verdict)) + "\n")
         return verdict
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         verdicts = list(pool.map(work, faults))
-    if arguments.results:
-        write_results(verdicts, arguments.results)
     if arguments.table:
         write_table(verdicts, arguments.table)
     bad = [verdict.fault for verdict in verdicts if not verdict.is_good]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from dicetalk.runs import work as module
 from dicetalk.runs.code import code_digest
 from dicetalk.runs.content import content_hashes
 from dicetalk.runs.declaration import read_declaration
-from dicetalk.runs.work import remove_leftovers, stage_work
+from dicetalk.runs.edits import unedited
+from dicetalk.runs.work import remove_leftovers, remove_recorded, stage_work
 
 STAGE = {
     "foreach": "${index}",
@@ -81,7 +84,12 @@ def record() -> None:
     content = Path("metrics/train-mead.json").read_bytes()
     files = [path for path in Path("models/mead").rglob("*") if path.is_file()]
     outs = [
-        {"path": "models/mead", "size": sum(f.stat().st_size for f in files), "nfiles": len(files)},
+        {
+            "path": "models/mead",
+            "md5": "0.dir",
+            "size": sum(f.stat().st_size for f in files),
+            "nfiles": len(files),
+        },
         {"path": "metrics/train-mead.json", "md5": hashlib.md5(content).hexdigest()},
     ]
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"train@mead": {"outs": outs}}}))
@@ -230,6 +238,7 @@ def test_finished_work_outlasts_a_kill_before_dvc_recorded_it(project: Path) -> 
 def test_recorded_work_is_gone(project: Path) -> None:
     name, _ = start()
     record()
+    shutil.rmtree("models/mead")  # as DVC does before it runs a stage
     again, before = start()  # forced, or after a change and back
     assert (again, before) == (name, "")
 
@@ -337,3 +346,28 @@ def test_a_remembered_hash_with_a_flipped_bit_is_not_believed(project: Path) -> 
     flipped = digest.replace(digest[5], "0" if digest[5] != "0" else "1")
     cache.write_text(cache.read_text().replace(digest, flipped))
     assert content_hashes(["data/mead"]) == before
+
+
+@pytest.mark.parametrize(("edited", "refused"), [(LOSS.replace("*", "+"), True), (f"# Hm.\n{LOSS}", False)])
+def test_a_stage_without_work_is_refused_likewise(
+    project: Path, monkeypatch: pytest.MonkeyPatch, edited: str, refused: bool
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@mead")
+    with pytest.raises(DicetalkError, match="loss.py changed") if refused else nullcontext(), unedited():
+        Path("dicetalk/loss.py").write_text(edited)
+
+
+def test_half_an_entry_does_not_remove_finished_work(project: Path) -> None:
+    with stage_work("train@mead", "stop") as work:
+        (work.folder / "step-1").mkdir()
+        Path("models/mead").mkdir()
+        Path("models/mead/weights").write_text("w")
+        Path("metrics/train-mead.json").write_text("{}")
+    record()
+    whole = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(whole.replace("size: 1", ""))  # as a kill may leave it
+    remove_recorded()
+    assert work.folder.is_dir()
+    Path("dvc.lock").write_text(whole)
+    remove_recorded()
+    assert not work.folder.is_dir()

@@ -33,8 +33,11 @@ def main() -> None:
     from dicetalk.data import preprocess
 
     index, output = Path("data/index/tiny.parquet"), Path("data/processed/tiny")
-    with unedited("clips"):
-        summary = preprocess.preprocess_index(index, output, params.preprocess, params.compute.preprocess)
+    with unedited():
+        compute = params.compute
+        summary = preprocess.preprocess_index(
+            index, output, params.preprocess, compute.preprocess, compute.resume
+        )
     shown = ("indexed", "kept", "rejected", "kept_seconds", "reasons")
     write_json(Path("metrics/clips.json"), {name: summary[name] for name in shown})
     preprocess.stop_after_crashes(summary)
