@@ -50,11 +50,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _report(stage: str, seconds: float) -> None:
-    """Print what a stage took and keep it for the report."""
+    """Print what a stage, or the instance of one that DVC calls `DVC_STAGE`, took; keep it for the report."""
     from dicetalk.files import write_json
     from dicetalk.progress import format_seconds, log
 
-    # DVC_STAGE tells the instances of one stage apart; the report shows time and memory.
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cost = {"seconds": round(seconds, 1), "peak_memory_gib": round(max(usage) / 2**20, 2)}
     write_json(Path("runs/costs", f"{os.environ.get('DVC_STAGE', stage)}.json"), cost)
