@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-COSTS = Path("runs/costs")
-WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-
 # Has to be set before anything imports torch: idle threads that spin slow every other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
