@@ -12,7 +12,7 @@ from shared_data import SHARED
 torch.set_num_threads(1)
 
 FULL_VECTORS = SHARED / "reference" / "vectors"
-FOLDERS = {"cut": VECTORS} | ({"full": FULL_VECTORS} if FULL_VECTORS.is_dir() else {})
+FOLDERS = {"cut": VECTORS, "full": FULL_VECTORS}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -24,9 +24,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator:
     return report
 
 
-@pytest.fixture(scope="session", params=FOLDERS)
+CHOSEN = ["cut"] + ([pytest.param("full", marks=pytest.mark.slow)] if FULL_VECTORS.is_dir() else [])
+
+
+@pytest.fixture(scope="session", params=CHOSEN)
 def vectors(request: pytest.FixtureRequest) -> Callable[[str], Vectors]:
-    """Read a golden file by its name; tests run once for each folder."""
+    """Read a golden file by its name; tests run once for each folder, slow ones for the full numbers."""
     return lambda name: load_vectors(name, FOLDERS[request.param])
 
 
