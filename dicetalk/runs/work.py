@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
-from dicetalk.launch import is_main_process, is_started_process
+from dicetalk.launch import DVC_STAGE, is_main_process, is_started_process
 from dicetalk.progress import log
 from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests
@@ -36,6 +36,7 @@ RUNS = Path("runs")
 FOLDER_VARIABLE = "DICETALK_RUN_FOLDER"  # tells the processes of a distributed training
 LOCK_SECONDS = 60.0  # a stopped training may still be saving
 MADE_OF, FINISHED, CODE_CHANGES = "made_of.json", "finished.json", "resumed_across_code_changes"
+CONSENT = f"{CODE_CHANGES}.json"
 
 Resume = Literal["stop", "accept-code-change", "start-over"]
 
@@ -120,12 +121,10 @@ def _open(name: str, folder: Path, made_of: dict[str, Any], resume: Resume) -> N
             )
             continue
         modules = changed_keys(its["code"], made_of["code"])
-        # None: killed right before the renaming below
-        if modules and not may_go_on(name, other, modules, resume):
+        if not may_go_on(name, other, modules, resume):
             shutil.rmtree(other)
         elif not folder.exists():
-            changes = sorted({*_code_changes(other), *modules})
-            write_json(other / MADE_OF, {**made_of, CODE_CHANGES: changes})
+            write_checked(other / CONSENT, sorted({*_code_changes(other), *modules}))
             os.replace(other, folder)
     if (folder / FINISHED).is_file():
         log(f"{name}: {folder} is finished, but DVC was stopped before it recorded it; taking it over")
@@ -178,7 +177,7 @@ def _others(name: str, folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _read_made_of(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder is made of, and the code changes; None unless it agrees with the folder's name."""
+    """Return what a folder is made of; None unless it agrees with the folder's name."""
     try:
         content = json.loads((folder / MADE_OF).read_bytes())
         key = _key({part: content[part] for part in ("code", "params", "inputs", "also")})
@@ -189,6 +188,13 @@ def _read_made_of(folder: Path) -> dict[str, Any] | None:
 
 def _age(folder: Path) -> float:
     return -folder.stat().st_mtime
+
+
+def sweep() -> None:
+    """Remove, when DVC starts a stage, finished work that it has recorded and what killed processes left."""
+    if DVC_STAGE in os.environ and is_main_process() and not is_started_process():
+        remove_recorded()
+        remove_leftovers(os.environ[DVC_STAGE])
 
 
 def remove_recorded() -> None:
@@ -223,7 +229,7 @@ def _note_code_changes(declaration: Declaration, changes: list[str]) -> None:
         if out.suffix == ".json":
             write_json(out, {**read_json(out), CODE_CHANGES: changes})
         elif out.is_dir():
-            write_json(out / f"{CODE_CHANGES}.json", changes)
+            write_json(out / CONSENT, changes)
 
 
 @contextmanager
@@ -255,7 +261,9 @@ def _key(made_of: dict[str, Any]) -> str:
 
 
 def _code_changes(folder: Path) -> list[str]:
-    return (_read_made_of(folder) or {}).get(CODE_CHANGES, [])
+    if not (folder / CONSENT).exists():
+        return []
+    return read_checked(folder / CONSENT) or [f"unknown: {folder / CONSENT} was damaged"]
 
 
 def _remove(path: Path) -> None:

@@ -59,6 +59,15 @@ def save_checkpoint(
 
     Every process must call this, because sharded weights are gathered, a file at a time; the main one writes.
 
+    Args:
+        run_dir: the folder of the run.
+        step: how many steps are done.
+        sums: of the logged numbers.
+        modules: what is trained, by name.
+        ema: their average.
+        optimizer: AdamW over their parameters.
+        keep_every_steps: checkpoints of its multiples stay, besides the last two; 0: no others.
+
     Raises:
         DicetalkError: on all processes, when a weight is not finite; nothing is written then.
     """

@@ -129,7 +129,7 @@ def damaged_work() -> Iterator[Fault]:
             kind=f"file {how}", place="made_of.json of clips", number=number, stage="clips",
             attack=kill(signal.SIGKILL, "group", 5), may_lose=True, repair=remove_clips,
             between=damaging(at("runs/preprocess-tiny/made_of.json"), how),
-            told="preprocess-tiny/made_of.json is damaged.*remove .*runs/preprocess-tiny and run",
+            told="preprocess-tiny/made_of.json is damaged; remove .*runs/preprocess-tiny to work",
         )  # fmt: skip
     for number, how in enumerate(HOWS):
         yield Fault(

@@ -14,6 +14,7 @@ from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import CLASSES
 from dicetalk.models.autoencoder import DecoderOutput, EncoderOutput, PointDistribution
+from dicetalk.release.package import model_settings
 from dicetalk.training import finetune, samples
 from dicetalk.training.samples import SampleVideos, choose_rows
 
@@ -160,7 +161,7 @@ def test_clips_are_as_long_as_a_window_at_the_models_rate(params: Params, monkey
 
 
 def test_a_model_says_how_its_inputs_are_prepared(params: Params) -> None:
-    settings = finetune.model_settings(params)
+    settings = model_settings(params)
     preprocess = params.preprocess
     assert settings["fps"] == preprocess.fps == 25 and settings["frame_stride"] == 2
     assert settings["window_tokens"] == 10 and settings["size_px"] == preprocess.size_px
