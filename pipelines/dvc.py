@@ -13,8 +13,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from dicetalk.errors import DicetalkError
+from dicetalk.launch import SAVE_SECONDS
 
-TERMINATE_SECONDS = 15.0
 TAIL_LINES = 40
 BUSY = "is busy, it is being blocked by"  # another `dvc repro` is running a stage with the same files
 TRANSIENT = re.compile(
@@ -132,7 +132,7 @@ def _end_group(process: subprocess.Popen[str]) -> None:
     for kind in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, kind)
-            process.wait(TERMINATE_SECONDS)
+            process.wait(SAVE_SECONDS)  # a training finishes its step and saves
         except ProcessLookupError:
             return
         except subprocess.TimeoutExpired:

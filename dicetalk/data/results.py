@@ -162,10 +162,7 @@ def _check_code(run_dir: Path, code: dict[str, str], resume: Resume) -> list[str
     note = run_dir / MADE_OF
     known: Any = read_checked(note) if note.exists() else {"code": code, CODE_CHANGES: []}
     if known is None:
-        raise DicetalkError(
-            f"{note} is damaged, so which code made the clips there is not known: remove {run_dir} and run "
-            "the same command again, which works on all clips."
-        )
+        raise DicetalkError(f"{note} is damaged; remove {run_dir} to work on its clips again.")
     changes: list[str] = known[CODE_CHANGES]
     if modules := changed_keys(known["code"], code):
         if may_go_on(f"preprocess {run_dir.name}", run_dir, modules, resume):

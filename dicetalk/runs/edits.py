@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dicetalk.errors import DicetalkError
+from dicetalk.launch import DVC_STAGE
 from dicetalk.runs.code import code_digests
 from dicetalk.runs.declaration import read_declaration
 from dicetalk.tracking import flatten
@@ -26,7 +27,7 @@ def unedited() -> Iterator[None]:
     Raises:
         DicetalkError: at the end of the block.
     """
-    name = os.environ.get("DVC_STAGE")
+    name = os.environ.get(DVC_STAGE)
     if name is None:
         yield
         return

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
-import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fault_kinds import kill, newest_run, without_lock
 from fault_projects import CODE_EDIT, contents
-from fault_trial import Change, Fault, NotInjected, Running
+from fault_running import NotInjected, Running
+from fault_trial import Change, Fault
 from projects import Project
 
 HOWS = ("flipped", "cut", "emptied", "deleted")
@@ -129,7 +127,7 @@ def damaged_work() -> Iterator[Fault]:
             kind=f"file {how}", place="made_of.json of clips", number=number, stage="clips",
             attack=kill(signal.SIGKILL, "group", 5), may_lose=True, repair=remove_clips,
             between=damaging(at("runs/preprocess-tiny/made_of.json"), how),
-            told="preprocess-tiny/made_of.json is damaged.*remove .*runs/preprocess-tiny and run",
+            told="preprocess-tiny/made_of.json is damaged; remove .*runs/preprocess-tiny to work",
         )  # fmt: skip
     for number, how in enumerate(HOWS):
         yield Fault(
@@ -246,75 +244,3 @@ def edits() -> Iterator[Fault]:
         kind="parameter edited in mid-run", place="train", attack=params_running, reference="other-lr",
         may_lose=True,
     )  # fmt: skip
-
-
-def trackers() -> Iterator[Fault]:
-    """The tracking database is damaged or locked, before the training or while it runs."""
-
-    def spoil(how: str) -> Change:
-        return damaging(at("mlflow.db"), how) if how != "garbage" else _garbage
-
-    def aside(project: Project) -> None:
-        (project.folder / "mlflow.db").rename(project.folder / "mlflow.db.damaged")
-
-    told = "train: .*mlflow.db"
-    for number, how in enumerate(("garbage", "cut")):
-        yield Fault(
-            kind=f"tracker: {how}", place="before training", number=number, template="tracked",
-            first_run=False, between=spoil(how), told=told, repair=aside,
-        )  # fmt: skip
-        yield Fault(
-            kind=f"tracker: {how}", place="in training", number=number, template="tracked",
-            attack=_while_training(spoil(how)), runs_nothing=True,
-        )  # fmt: skip
-    yield Fault(
-        kind="tracker: emptied", place="before training", template="tracked", first_run=False,
-        between=spoil("emptied"),
-    )  # fmt: skip
-    yield Fault(
-        kind="tracker: locked", place="before training", template="tracked", first_run=False,
-        between=_lock, told=told, repair=_unlock,
-    )  # fmt: skip
-    yield Fault(
-        kind="tracker: locked", place="in training", template="tracked", attack=_while_training(_lock),
-        runs_nothing=True,
-    )  # fmt: skip
-
-    def other_server(project: Project) -> None:
-        project.set_params(tracking__uri="http://127.0.0.1:9")
-
-    def no_tracker(project: Project) -> None:
-        project.set_params(tracking__uri=None)
-
-    yield Fault(
-        kind="tracker: no server", place="before training", template="tracked", first_run=False,
-        between=other_server, told="tracking.uri", repair=no_tracker,
-    )  # fmt: skip
-
-
-_connections: dict[Path, sqlite3.Connection] = {}
-
-
-def _lock(project: Project) -> None:
-    connection = sqlite3.connect(project.folder / "mlflow.db", isolation_level=None, check_same_thread=False)
-    connection.execute("BEGIN EXCLUSIVE")
-    _connections[project.folder] = connection
-
-
-def _unlock(project: Project) -> None:
-    _connections.pop(project.folder).close()
-
-
-def _garbage(project: Project) -> None:
-    (project.folder / "mlflow.db").write_bytes(b"not a database" * 1000)
-
-
-def _while_training(change: Change) -> Callable[[Running], None]:
-    def attack(running: Running) -> None:
-        log = running.project.folder / "work.log"
-        if not running.wait_for(lambda: log.is_file() and log.read_text().count("\n") >= 5):
-            raise NotInjected(running.text()[-300:])
-        time.sleep(random.Random(0).uniform(0, 0.1))
-        change(running.project)
-
-    return attack

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fault_projects import NUM_CLIPS, STAGES, free_space, full_disk
-from fault_trial import Attack, Fault, NotInjected, Running
+from fault_running import NotInjected, Running
+from fault_trial import Attack, Fault
 from projects import Project
 
 NUM_STEPS = 24

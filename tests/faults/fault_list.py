@@ -5,6 +5,7 @@ from __future__ import annotations
 import fault_damage
 import fault_kinds
 import fault_smoke
+import fault_tracker
 from fault_trial import Fault
 
 
@@ -20,7 +21,7 @@ def all_faults() -> list[Fault]:
         *fault_damage.damaged_work(),
         *fault_damage.stale_leftovers(),
         *fault_damage.edits(),
-        *fault_damage.trackers(),
+        *fault_tracker.trackers(),
         *fault_smoke.smoke_faults(),
     ]
     names = [fault.name for fault in faults]

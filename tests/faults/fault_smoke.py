@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from fault_damage import at, damage, damaging
 from fault_kinds import send
 from fault_projects import free_space, full_disk
-from fault_trial import Attack, Fault, NotInjected, Running, nothing
+from fault_running import NotInjected, Running
+from fault_trial import Attack, Fault, nothing
 from projects import Project
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 from fault_projects import CLIPS_PER_SHARD, NUM_CLIPS, STAGES, Templates, contents, unmount
+from fault_running import NotInjected, Running
 from projects import Project
 
 from dicetalk.runs.declaration import load_yaml
 
-PATIENCE_SECONDS = 600  # for one command on a busy machine
 ORPHAN_SECONDS = 5.0
 TRACEBACK = "Traceback (most recent call last)"
 RESUMING = re.compile(r"resuming at step (\d+)")
-Attack = Callable[["Running"], None]
+Attack = Callable[[Running], None]
 Change = Callable[[Project], None]
 
 
 def nothing(project: Project) -> None:
     """Change nothing."""
-
-
-class NotInjected(Exception):
-    """The moment of a fault did not come."""
 
 
 @dataclass(frozen=True)
@@ -86,64 +79,10 @@ class Fault:
         """Unique, to run it alone."""
         return f"{self.kind}:{self.place}:{self.number}".replace(" ", "-")
 
-
-class Running:
-    """A command under way in a project."""
-
-    def __init__(self, project: Project, fault: Fault, output: Path, variables: dict[str, str]) -> None:
-        command = fault.dvc if variables or fault.dvc == ("dvc",) else ("dvc",)
-        arguments = fault.arguments or ("repro", fault.stage)
-        self.project, self.fault = project, fault
-        self.output = output
-        with open(output, "w") as stream:
-            self.process = subprocess.Popen(
-                [*command, *arguments],
-                cwd=project.folder,
-                env=project.environment() | variables,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def wait_for(self, condition: Callable[[], object]) -> bool:
-        """Return whether it came true while the command was running."""
-        ends = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() > ends:
-                return False
-            time.sleep(0.005)
-        return True
-
-    def text(self) -> str:
-        """Return what it printed so far."""
-        return self.output.read_text(errors="replace")
-
-    def stage(self) -> psutil.Process | None:
-        """Return the process of the stage."""
-        for process in self._children():
-            if "-m stages." in " ".join(process.cmdline()):
-                return process
-        return None
-
-    def workers(self) -> list[psutil.Process]:
-        """Return the processes that the stage works in."""
-        stage = self.stage()
-        found = stage.children(recursive=True) if stage is not None else []
-        return [p for p in found if re.search("spawn_main|-m stages", " ".join(p.cmdline()))]
-
-    def _children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def wait(self) -> int:
-        """Wait for the end and return the exit code; a command that hangs is ended."""
-        try:
-            return self.process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            for process in self._children():
-                process.send_signal(signal.SIGKILL)
-            self.process.kill()
-            self.process.wait()
-            raise
+    def command(self, again: bool = False) -> list[str]:
+        """Return the command; `again`, without what dies by itself."""
+        program = ("dvc",) if again else self.dvc
+        return [*program, *(self.arguments or ("repro", self.stage))]
 
 
 @dataclass
@@ -203,7 +142,7 @@ def _attempt(fault: Fault, project: Project, templates: Templates) -> Verdict:
     fault.before(project)
     outputs = []
     if fault.first_run:
-        first = Running(project, fault, project.folder / "first.out", fault.variables)
+        first = Running(project, fault.command(), project.folder / "first.out", fault.variables)
         try:
             if fault.attack is not None:
                 fault.attack(first)
@@ -253,7 +192,7 @@ def _attempt(fault: Fault, project: Project, templates: Templates) -> Verdict:
 
 
 def _again(project: Project, fault: Fault, output: str) -> tuple[int, str]:
-    running = Running(project, fault, project.folder / output, {})
+    running = Running(project, fault.command(again=True), project.folder / output, {})
     return running.wait(), running.text()
 
 
