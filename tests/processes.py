@@ -34,6 +34,7 @@ def start_dvc(repository: Path, folder: Path, command: str, shell: str = "/bin/s
     """Start `dvc repro` with one stage, whose errors go to the file `errors`."""
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=folder, check=True)
     (folder / "dvc.yaml").write_text(f"stages: {{one: {{cmd: {command} 2> errors}}}}\n")
+    (folder / "params.yaml").write_text("{}\n")  # stages read it for their own declaration
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {"SHELL": shell, "PATH": path}
     return start(repository, folder, sys.executable, "-m", "dvc", "repro", variables=variables)

@@ -208,6 +208,11 @@ def test_the_last_two_and_every_nth_checkpoint_stay(tmp_path: Path) -> None:
     assert steps(tmp_path) == ["step-000010", "step-000020", "step-000030", "step-000035"]
 
 
+def test_no_other_checkpoint_stays_when_none_is_asked_for(tmp_path: Path) -> None:
+    train_toy(tmp_path, num_steps=20, keep_every_steps=0)
+    assert steps(tmp_path) == ["step-000015", "step-000020"]
+
+
 def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     """By name, the millionth step comes before the one before it."""
     for step in (999_990, 1_000_000):
