@@ -21,7 +21,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from dicetalk.config import Params, load_params
-from dicetalk.errors import DicetalkError
+from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.progress import format_seconds, log
 from dicetalk.report.ablations import read_ablations, text_table
 from dicetalk.tracking import Tracker, nested_run, pipeline_run
@@ -175,7 +175,7 @@ def _log_file(run: Run) -> Path:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(143)  # as an exception, so that runs are ended
+    raise Stopped(signal.SIGTERM)  # so that runs are ended
 
 
 if __name__ == "__main__":

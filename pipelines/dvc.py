@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -129,11 +131,20 @@ def _failure(arguments: tuple[str, ...], returncode: int, tail: deque[str]) -> D
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, kind)
-            process.wait(SAVE_SECONDS)  # a training finishes its step and saves
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    """End DVC and its stage, which outlives DVC: a training finishes its step and saves."""
+    deadline = time.monotonic() + SAVE_SECONDS
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline and (process.poll() is None or _has_members(process.pid)):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _has_members(group: int) -> bool:
+    """Return whether a process of the group still runs; those that only wait to be collected do not count."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, of_group = file.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state not in "ZX":
+                return True
+    return False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dicetalk.config_recipe import load_pretrain_params
 from dicetalk.runs.work import stage_work
+from stages import run
 
 TRAINED = ("speech", "autoencoder", "unet")
 
@@ -31,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

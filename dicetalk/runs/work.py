@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
-from dicetalk.launch import DVC_STAGE, is_main_process, is_started_process
+from dicetalk.launch import DVC_STAGE, SAVE_SECONDS, is_main_process, is_started_process
 from dicetalk.progress import log
 from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests
@@ -34,7 +34,7 @@ from dicetalk.runs.recorded import entry_digest, is_as_recorded, is_recorded
 
 RUNS = Path("runs")
 FOLDER_VARIABLE = "DICETALK_RUN_FOLDER"  # tells the processes of a distributed training
-LOCK_SECONDS = 60.0  # a stopped training may still be saving
+LOCK_SECONDS = SAVE_SECONDS  # a stopped training may still be saving
 MADE_OF, FINISHED, CODE_CHANGES = "made_of.json", "finished.json", "resumed_across_code_changes"
 CONSENT = f"{CODE_CHANGES}.json"
 

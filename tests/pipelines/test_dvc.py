@@ -88,6 +88,30 @@ def test_cancellation_ends_the_stage(toy: Path) -> None:
     assert not _alive(pid)
 
 
+def test_a_cancelled_stage_has_time_to_save(toy: Path) -> None:
+    Path("toy_stage.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(3)\n"
+        "    pathlib.Path('saved').touch()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        f"os.kill({os.getpid()}, signal.SIGUSR1)\n"
+        "time.sleep(60)\n"
+    )
+
+    def cancel(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, cancel)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            dvc.run("repro", "--single-item", "train", echo=False)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert Path("saved").exists()  # DVC itself is gone at once
+
+
 def _alive(pid: int) -> bool:
     import psutil
 
