@@ -15,6 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 import pytest
+from projects import Project, finished_smoke_run
 from shared_data import REPOSITORY, SHARED
 
 SLOW_TIMEOUT_S = 1800  # minutes here may be ten times that on another machine; a hang ends all the same
@@ -53,6 +54,12 @@ def fresh_accelerator() -> Iterator[None]:
 def repository() -> Path:
     """The checkout under test."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished run of the smoke profile, committed; only to be copied."""
+    return finished_smoke_run(REPOSITORY, tmp_path_factory.mktemp("smoke") / "dicetalk")
 
 
 @pytest.fixture(scope="session")
