@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 import tiny_models
 from threads import allowed_threads, threads_in_use
+from typer.testing import CliRunner
 
 from dicetalk import generation, split_generation
+from dicetalk.cli import app
 from dicetalk.config import Generate, GenerateCompute, Speech, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.media import probe, read_audio, read_video
@@ -210,6 +213,20 @@ def test_one_video_takes_the_threads_it_is_given_whatever_is_allowed(
     with allowed_threads(4):
         generate_one(model, tmp_path, tmp_path, tmp_path / "out.mp4", settings, 2, "happy")
     assert seen == 2 * [{"blas": 1, "torch": 2}]
+
+
+@pytest.mark.parametrize(("given", "number"), [([], len(os.sched_getaffinity(0))), (["--threads", "3"], 3)])
+def test_the_command_computes_on_all_processors_or_as_many_as_asked(
+    model, tmp_path: Path, monkeypatch, given: list[str], number: int
+):
+    got: list[object] = []
+    monkeypatch.setattr(generation, "load_model", lambda folder: model)
+    monkeypatch.setattr(generation, "generate_one", lambda *arguments: got.extend(arguments))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    (tmp_path / "a.png").touch()
+    files = ["--image", str(tmp_path / "a.png"), "--audio", str(tmp_path / "a.png"), "--out", "o.mp4"]
+    assert CliRunner().invoke(app, ["generate", *files, *given]).exit_code == 0
+    assert got[5] == number
 
 
 def test_portrait_of_a_photograph(shared_dir: Path):

@@ -158,7 +158,7 @@ def test_a_finished_evaluation_measures_nothing_again(copy, tmp_path, monkeypatc
     folder, settings = copy
     first = run(folder, settings, tmp_path / "work")
     monkeypatch.setattr(measure.Measurer, "see", None)
-    assert run(folder, settings, 2, tmp_path / "work").report == first.report
+    assert run(folder, settings, tmp_path / "work").report == first.report
 
 
 def test_every_odd_file_has_a_reason_and_the_rest_counts(copy, tmp_path):
@@ -175,7 +175,7 @@ def test_every_odd_file_has_a_reason_and_the_rest_counts(copy, tmp_path):
     write_video(copies / f"{slow}.mp4", clip.frames[::2], 12.5, clip.audio, 16000)
     (copies / f"{missing}.mp4").unlink()
     (copies / "stranger.mp4").write_bytes(b"")
-    report = run(folder, settings, 2, tmp_path / "work").report
+    report = run(folder, settings, tmp_path / "work").report
     reasons = {(item["system"], item["clip_id"]): item for item in report["failures"]}
     assert "cannot be read" in reasons["ours", broken]["reason"]
     assert "3 frames" in reasons["ours", short]["reason"]
