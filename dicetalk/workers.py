@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
 from dicetalk.launch import end_with_parent
@@ -41,7 +42,7 @@ def in_processes(
     context, starting = get_context("spawn"), (os.getpid(), prepare, arguments)
     pool = ProcessPool(workers, initializer=_start, initargs=starting, context=context)
     try:
-        with _blocked_in_children(signal.SIGINT):
+        with without_ctrl_c():
             futures = [pool.schedule(function, args=job) for job in zip(*jobs, strict=True)]
         yield (future.result() for future in futures)
         pool.close()
@@ -59,9 +60,10 @@ def _start(parent: int, prepare: Callable[..., None] | None, arguments: tuple[An
 
 
 @contextmanager
-def _blocked_in_children(number: signal.Signals) -> Iterator[None]:
+def without_ctrl_c() -> Iterator[None]:
     """Keep a terminal's Ctrl-C from processes started here: they are ended by the one that started them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    ensure_running()  # by itself, with the first process, it would unblock the signal for all that follow
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from typing import Any
 
 from dicetalk.errors import DicetalkError
 from dicetalk.launch import end_with_parent
+from dicetalk.workers import without_ctrl_c
 
 MAX_FAILED_STARTS = 3  # of each process, none having begun in between: then it is not bad luck
 END_SECONDS = 10.0
@@ -88,14 +89,14 @@ def _start(work: Callable[[Any], None]) -> tuple[Connection, BaseProcess]:
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(work, there, os.getpid()), daemon=True)
-    process.start()
+    with without_ctrl_c():
+        process.start()
     there.close()  # the process holds the only one now, so that its death closes it
     return here, process
 
 
 def _serve(work: Callable[[Any], None], connection: Connection, parent: int) -> None:
     """Ask for jobs and do them until the pipe is closed; what a process of the pool runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends these
     end_with_parent(parent)
     answer: Exception | None = None
     with suppress(EOFError, OSError):

@@ -38,12 +38,13 @@ QUIET_CALLS = {"log", "track", "warn", "_format", "_status"}  # what people read
 FOLDERS = ("training", "models", "data", "evaluation")
 # No numbers: files, formats, processes. Or code that runs in processes of its own or needs fetched weights.
 LEFT_OUT = {
-    "training": {"checkpoint", "parallel", "sharding", "pretraining"},
+    "training": {"checkpoint", "manifest", "parallel", "sharding", "pretraining", "tensor_files"},
     "models": {"backbone", "checkpoints", "cost", "pipeline_io", "pipeline_networks", "prior_files", "rife"},
     "data": {
         *(
             "deinterlace",
             "disk",
+            "earlier",
             "fan",
             "folder",
             "hdtf",
@@ -51,6 +52,7 @@ LEFT_OUT = {
             "mead",
             "media",
             "mp4",
+            "pool",
             "preprocess",
             "reasons",
             "results",
