@@ -8,6 +8,7 @@
 | `step-000300/ema.safetensors` | the same, averaged, without buffers |
 | `step-000300/optimizer.safetensors` | `<module>.<parameter>.exp_avg`, `.exp_avg_sq` and `.step` of AdamW |
 | `step-000300/loop.json` | sums of the numbers that wait for the next line of the log |
+| `step-000300/log.jsonl` | the log so far |
 | `step-000300/manifest.json` | size and sha256 of each of these files |
 
 A checkpoint gets its name when every byte of it is on the disk, and only then are older ones removed. It is
@@ -30,7 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_directory, atomic_path, sync
+from dicetalk.files import atomic_directory, atomic_path
 from dicetalk.progress import log
 from dicetalk.training.ema import ExponentialMovingAverage
 from dicetalk.training.manifest import find_damage, write_manifest
@@ -41,6 +42,7 @@ from dicetalk.training.tensor_files import read_tensors
 WEIGHTS, AVERAGE, MOMENTS = "weights.safetensors", "ema.safetensors", "optimizer.safetensors"
 LOOP = "loop.json"
 LOG = "log.jsonl"
+FILES = (WEIGHTS, AVERAGE, MOMENTS, LOOP, LOG)
 KEPT = 2  # checkpoints, so that there is one to go back to when the newest is damaged
 
 Sums = tuple[dict[str, float], int]  # of logged numbers since the last line of the log, and over how many
@@ -85,9 +87,8 @@ def save_checkpoint(
             del full
         if is_main:
             (temporary / LOOP).write_text(json.dumps(sums), encoding="utf-8")
+            (temporary / LOG).write_text("".join(f"{json.dumps(line)}\n" for line in read_log(run_dir)))
             write_manifest(temporary)
-            if (run_dir / LOG).is_file():
-                sync(run_dir / LOG)  # a checkpoint never outlasts lines that only it stands for
     if is_main:
         _remove_unwanted(run_dir, step, keep_every_steps)
 
@@ -146,14 +147,11 @@ def read_log(run_dir: Path) -> list[dict[str, float]]:
     return [line for line in _log_lines(run_dir) if line is not None]
 
 
-def truncate_log(run_dir: Path, step: int) -> None:
-    """Drop lines written after the checkpoint that training resumes from, and damaged ones."""
-    lines = list(_log_lines(run_dir))
-    if damaged := [number for number, line in enumerate(lines, start=1) if line is None]:
-        log(f"{run_dir / LOG}: dropping what cannot be read, line {', '.join(map(str, damaged))}")
-    kept = [line for line in lines if line is not None and line["step"] <= step and step]
+def restore_log(run_dir: Path, step: int) -> None:
+    """Put the log back to what it was at the checkpoint that training resumes from; 0: empty it."""
+    content = (run_dir / f"step-{step:06d}" / LOG).read_text(encoding="utf-8") if step else ""
     with atomic_path(run_dir / LOG) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8")
 
 
 def write_curves(run_dir: Path, path: Path) -> None:
@@ -232,7 +230,7 @@ def _other_modules(folder: Path) -> DicetalkError:
 def _newest_undamaged(run_dir: Path) -> Path | None:
     damages: list[str] = []
     for folder in reversed(_checkpoints(run_dir)):
-        damage = find_damage(folder, (WEIGHTS, AVERAGE, MOMENTS, LOOP))
+        damage = find_damage(folder, FILES)
         if damage is None:
             if damages:
                 log(f"{'; '.join(damages)}; going on from {folder.name}")

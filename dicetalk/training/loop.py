@@ -27,7 +27,7 @@ from dicetalk.precision import resolve_precision, training_attention
 from dicetalk.progress import format_seconds, log
 from dicetalk.signals import deferred, requested
 from dicetalk.training import parallel
-from dicetalk.training.checkpoint import append_log, load_latest, save_checkpoint, truncate_log
+from dicetalk.training.checkpoint import append_log, load_latest, restore_log, save_checkpoint
 from dicetalk.training.ema import ExponentialMovingAverage
 from dicetalk.training.sharding import shard
 from dicetalk.training.timings import Speed
@@ -124,10 +124,10 @@ def train(
     optimizer = accelerator.prepare(optimizer)
     ema = ExponentialMovingAverage(objective.modules, settings.ema_decay)
 
-    # Load the latest checkpoint and truncate the log behind it.
+    # Load the latest checkpoint and the log as it was then.
     step, (averages, averaged) = load_latest(run_dir, objective.modules, ema, optimizer)
     if accelerator.is_main_process:
-        truncate_log(run_dir, step)
+        restore_log(run_dir, step)
     if step and accelerator.is_main_process:
         log(f"{label}: resuming at step {step}/{settings.num_steps} from {run_dir}")
 

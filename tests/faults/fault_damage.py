@@ -155,7 +155,7 @@ def stale_leftovers() -> Iterator[Fault]:
 
         def leave(project: Project, name: str = name) -> None:
             folder = project.folder / name
-            folder.mkdir()
+            folder.mkdir(parents=True)
             (folder / "shard-000000.safetensors").write_bytes(b"half")
 
         yield Fault(
