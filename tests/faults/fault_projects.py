@@ -86,12 +86,14 @@ class Templates:
 
     Args:
         folder: where they and the copies are; templates that lie there already are used.
+        smoke: a finished smoke run that exists already.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, smoke: Project | None = None) -> None:
         self.folder = folder
         names = (*(f"before-{stage}" for stage in STAGES), "finished", *VARIANTS, "tracked", "smoke")
         self._made = {name: Project(folder / name) for name in names if (folder / name / ".kept").exists()}
+        self._made |= {"smoke": smoke} if smoke else {}
         self._lock = threading.RLock()
 
     def get(self, name: str) -> Project:

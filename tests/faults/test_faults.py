@@ -21,7 +21,7 @@ from fault_table import BEGIN, END, table, write_table
 from fault_trial import TRACEBACK, Fault, Finished, Verdict, attempt
 from projects import Project
 
-CHOSEN_TINY, CHOSEN_SMOKE = 45, 3
+CHOSEN_TINY, CHOSEN_SMOKE = 30, 3
 MOUNTS = os.geteuid() == 0  # a small file system takes root, whom CI has
 
 
@@ -34,8 +34,8 @@ def chosen() -> list[Fault]:
 
 
 @pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
-    return Templates(tmp_path_factory.mktemp("faults"))
+def templates(tmp_path_factory: pytest.TempPathFactory, smoke_run: Project) -> Templates:
+    return Templates(tmp_path_factory.mktemp("faults"), smoke_run)
 
 
 @pytest.mark.slow
