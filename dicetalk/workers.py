@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
+from dicetalk.errors import DicetalkError
 from dicetalk.launch import end_with_parent
 
 
@@ -35,8 +36,11 @@ def in_processes(
 
     Yields:
         The results in the order of the jobs.
+
+    Raises:
+        DicetalkError: when a process dies, be it that memory is short.
     """
-    from pebble import ProcessPool
+    from pebble import ProcessExpired, ProcessPool
 
     # Spawned, not forked: the parent may hold threads of numeric libraries in any state.
     context, starting = get_context("spawn"), (os.getpid(), prepare, arguments)
@@ -46,6 +50,13 @@ def in_processes(
             futures = [pool.schedule(function, args=job) for job in zip(*jobs, strict=True)]
         yield (future.result() for future in futures)
         pool.close()
+    except ProcessExpired as death:
+        pool.stop()
+        how = signal.Signals(-death.exitcode).name if death.exitcode < 0 else f"exit code {death.exitcode}"
+        raise DicetalkError(
+            f"one of {workers} processes died ({how}; SIGKILL: perhaps out of memory). Run the same command "
+            "again, if need be with fewer `workers` under compute."
+        ) from None
     except BaseException:
         pool.stop()
         raise
