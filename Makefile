@@ -39,7 +39,7 @@ test: install $(VENV)/.oracles
 	@$(RUN) python -m pytest -q
 
 test-slow: install $(VENV)/.oracles
-	@$(RUN) python -m pytest -q -m slow
+	@$(RUN) python -m pytest -q -m slow $(TESTS)
 
 # Needs root: a full disk is a small file system that is mounted.
 faults: install
