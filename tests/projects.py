@@ -44,6 +44,7 @@ class Project:
     def set_params(self, **changes: Any) -> None:
         """Change values of `params.yaml`; in a name, `__` stands for the dot of the key."""
         yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = False  # DVC's parser refuses an address in braces
         path = self.folder / "params.yaml"
         values = json.loads(json.dumps(yaml.load(path.read_text())))  # aliases become sections of their own
         for key, value in changes.items():

@@ -233,7 +233,8 @@ class Finished:
         self.count = 0
         if fault.stage == "clips":
             folder = runs / "preprocess-tiny"
-            files = [p for p in folder.glob("*.*") if not p.name.startswith(".") and "crashed" not in p.name]
+            results = [*folder.glob("[!.]*.tar"), *folder.glob("[!.]*.json")]
+            files = [p for p in results if "crashed" not in p.name and p.name != "made_of.json"]
             packed = (project.folder / "data/processed/tiny/summary.json").is_file() and not folder.exists()
             self.count = NUM_CLIPS if packed else len(files)
         elif fault.stage == "encode":

@@ -21,7 +21,7 @@ from fault_table import BEGIN, END, table, write_table
 from fault_trial import TRACEBACK, Fault, Finished, Verdict, attempt
 from projects import Project
 
-CHOSEN_TINY, CHOSEN_SMOKE = 30, 3
+CHOSEN_TINY, CHOSEN_SMOKE = 24, 2
 MOUNTS = os.geteuid() == 0  # a small file system takes root, whom CI has
 
 
@@ -150,6 +150,17 @@ def test_what_was_lost_is_counted(tmp_path: Path) -> None:
     damaged = Finished(Project(tmp_path), replace(fault, skipped_checkpoints=1))
     assert damaged.lost([f"train {step}" for step in range(4, 24)], "") == 0
     assert finished.lost([], "learn: resuming at step 4/12") == 4
+
+
+def test_clips_are_counted_without_what_lies_beside_them(tmp_path: Path) -> None:
+    folder = tmp_path / "runs/preprocess-tiny"
+    folder.mkdir(parents=True)
+    for name in ("a.tar", "a.tar.sha256", "b.json", "c.crashed.json", "made_of.json", ".d-1234.tar"):
+        (folder / name).touch()
+    finished = Finished(Project(tmp_path), Fault("kill", "clips", stage="clips"))
+    assert finished.count == 2
+    assert finished.lost([f"clips clip_{number}" for number in range(6)], "") == 0
+    assert finished.lost([f"clips clip_{number}" for number in range(7)], "") == 1
 
 
 @pytest.mark.parametrize(("how", "content"), [("flipped", b"abgd"), ("cut", b"ab"), ("emptied", b"")])
