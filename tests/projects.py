@@ -53,6 +53,7 @@ class Project:
             for section in sections:
                 target = target[section]
             target[name] = value
+        yaml.default_flow_style = False  # DVC cannot read an address between braces
         with open(path, "w") as stream:
             yaml.dump(values, stream)
 
