@@ -258,7 +258,7 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     os.environ.setdefault(
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"
     )  # half a minute; 7, the default, take several
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what we tell in a line
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else tracebacks
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
