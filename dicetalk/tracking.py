@@ -12,6 +12,7 @@ Only `MlflowClient` is imported, and only inside functions, because importing al
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import subprocess
@@ -257,6 +258,7 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     os.environ.setdefault(
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"
     )  # half a minute; 7, the default, take several
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else tracebacks
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
