@@ -21,7 +21,7 @@ from fault_table import BEGIN, END, table, write_table
 from fault_trial import TRACEBACK, Fault, Finished, Verdict, attempt
 from projects import Project
 
-CHOSEN_TINY, CHOSEN_SMOKE = 24, 2
+CHOSEN_TINY, CHOSEN_SMOKE = 16, 1
 MOUNTS = os.geteuid() == 0  # a small file system takes root, whom CI has
 
 

@@ -99,8 +99,8 @@ def test_a_batch_must_be_divisible(results: list[dict[str, Any]]) -> None:
 
 
 def test_other_numbers_of_processes_are_refused(results: list[dict[str, Any]]) -> None:
-    assert "num_processes is 3, but 1 runs" in results[0]["wrong"]
-    assert "num_processes is 3, but 2 run." in results[1]["wrong"]
+    assert "num_processes of `compute` is 3, but 1 runs" in results[0]["wrong"]
+    assert "num_processes of `compute` is 3, but 2 run." in results[1]["wrong"]
 
 
 class Stage:
