@@ -161,8 +161,8 @@ def _attempt(fault: Fault, project: Project, templates: Templates) -> Verdict:
             if not (project.folder / "fault.fired").exists():
                 verdict.detail = f"the moment never came: {outputs[0][-300:]}"
                 return verdict
-    fault.between(project)
     finished, before = Finished(project, fault), _work(project)
+    fault.between(project)
     code, text = _again(project, fault, "second.out")
     outputs.append(text)
     result = "same bits"

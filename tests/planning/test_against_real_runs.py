@@ -42,6 +42,7 @@ def test_peak_memory_of_a_real_training_within_15_percent(repository: Path, tmp_
     predicted = demand(cost, MemoryOptions(checkpointing, optimizer_8bit=False), num_gpus=1).peak
 
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(repository), str(repository / "tests")])
     script, out = Path(__file__).with_name("real_training.py"), tmp_path / "memory.json"
     subprocess.run(
         [sys.executable, script, name, out], env=environment | EXACT_MALLOC, check=True, timeout=1800

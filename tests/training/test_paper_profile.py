@@ -123,7 +123,7 @@ def test_two_optimiser_steps_of_each_training(params: Params, root: Path) -> Non
     metrics = train_diffusion(params, root, root / "d", Tracker())
     assert_two_steps(root / "d")
     assert metrics["parameters"]["unet"] > 140e6
-    trained = load_file(models / "dicetalk/unet/diffusion_pytorch_model.safetensors")
+    trained = load_file(models / "diffusion/unet/diffusion_pytorch_model.safetensors")
     untrained = load_file(models / "backbone/unet/diffusion_pytorch_model.safetensors")
     assert any((trained[name] != untrained[name]).any() for name in untrained)
     assert all(np.isfinite(weight).all() for weight in trained.values())
