@@ -21,10 +21,10 @@ from unittest import mock
 
 import torch
 
+from dicetalk.compute.precision import autocast
 from dicetalk.config import Training, TrainingCompute, load_params
 from dicetalk.files import write_json
-from dicetalk.precision import autocast
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import finetune
 from dicetalk.training.diffusion import DiffusionObjective
 from dicetalk.training.loop import train

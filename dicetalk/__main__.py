@@ -12,7 +12,7 @@ def main() -> None:
 
     Its traceback is shown with `--debug`.
     """
-    from dicetalk.cli import app
+    from dicetalk.cli.app import app
 
     try:
         app(prog_name="dicetalk")

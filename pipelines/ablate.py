@@ -24,7 +24,8 @@ from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.progress import format_seconds, log
 from dicetalk.report.ablations import read_ablations, text_table
-from dicetalk.tracking import Tracker, nested_run, pipeline_run
+from dicetalk.tracking.runs import nested_run, pipeline_run
+from dicetalk.tracking.tracker import Tracker
 from pipelines import dvc
 from pipelines.ablations.copies import WorkingCopy, check_clean, results
 from pipelines.ablations.plan import Run, fingerprint, plan_runs

@@ -14,8 +14,8 @@ from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from dicetalk.compute.launch import SAVE_SECONDS
 from dicetalk.errors import DicetalkError
-from dicetalk.launch import SAVE_SECONDS
 
 TAIL_LINES = 40
 BUSY = "is busy, it is being blocked by"  # another `dvc repro` is running a stage with the same files

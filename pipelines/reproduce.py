@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from dicetalk.config import load_params
 from dicetalk.files import read_json
 from dicetalk.report.tables import final_metrics
-from dicetalk.tracking import pipeline_run
+from dicetalk.tracking.runs import pipeline_run
 from pipelines import dvc
 
 METRICS = Path("metrics")

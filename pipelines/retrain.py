@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from dicetalk.config import Params, Retrain, config_hash, load_params
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, sha256_file
-from dicetalk.tracking import connect
+from dicetalk.tracking.server import connect
 from pipelines.reproduce import EVALUATION, reproduce
 
 MODEL = Path("models/dicetalk")

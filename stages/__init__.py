@@ -16,34 +16,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def run(main: Callable[[], None]) -> None:
     """Run a stage and print how long it took, or in one line why it ended before.
 
-    The exit code is 1 after a `DicetalkError` and 128 + N after signal N, see `dicetalk.signals`.
+    The exit code is 1 after a `DicetalkError` and 128 + N after signal N, see `dicetalk.compute.signals`.
     """
+    from dicetalk.compute import launch
+    from dicetalk.compute.signals import handled
     from dicetalk.errors import DicetalkError, Stopped
     from dicetalk.files import explaining_full_disk
-    from dicetalk.launch import end_with_dvc, explaining_lost_peer, is_main_process, is_started_process
     from dicetalk.progress import log
     from dicetalk.runs.work import sweep
-    from dicetalk.signals import handled
 
     stage = main.__globals__["__spec__"].name.rpartition(".")[2]
     started = time.monotonic()
     try:
-        with handled(), explaining_full_disk(), explaining_lost_peer():
-            end_with_dvc()
+        with handled(), explaining_full_disk(), launch.explaining_lost_peer():
+            launch.end_with_dvc()
             sweep()
             main()
-            if is_main_process() and not is_started_process():  # the one that started all processes
+            if (
+                launch.is_main_process() and not launch.is_started_process()
+            ):  # the one that started all processes
                 _report(stage, time.monotonic() - started)
     except DicetalkError as error:
         log(f"{stage}: {error}")
         sys.exit(1)
     except Stopped as stopped:
-        if is_main_process():
+        if launch.is_main_process():
             log(f"{stage}: {stopped}")
         sys.stdout.flush()
         # Not `sys.exit`, which waits for threads that have work left. Of the processes of a training all but
         # the main one end well: at a failure a launcher ends them all, and the main one may be saving.
-        os._exit(stopped.code if is_main_process() else 0)
+        os._exit(stopped.code if launch.is_main_process() else 0)
 
 
 def _report(stage: str, seconds: float) -> None:

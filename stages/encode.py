@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dicetalk.compute.launch import chosen_dataset
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from dicetalk.launch import chosen_dataset
 from dicetalk.runs.work import stage_work
 from stages import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from dicetalk.config import load_params
 from dicetalk.files import atomic_path, write_json
 from dicetalk.runs.work import stage_work
-from dicetalk.tracking import stage_run
+from dicetalk.tracking.runs import stage_run
 from stages import run
 
 

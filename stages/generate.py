@@ -17,9 +17,9 @@ def main() -> None:
     params = load_params()
     settings, compute = params.generate, params.compute.generate
 
-    from dicetalk.interpolation import load_interpolator
-    from dicetalk.split_generation import example_videos, generate_test_split
-    from dicetalk.tracking import stage_run
+    from dicetalk.generation.interpolation import load_interpolator
+    from dicetalk.generation.split import example_videos, generate_test_split
+    from dicetalk.tracking.runs import stage_run
 
     between = load_interpolator(settings.interpolation).name  # another one where weights are absent
     with (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dicetalk.compute.launch import is_main_process, start_processes
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from dicetalk.launch import is_main_process, start_processes
 from dicetalk.runs.work import stage_work
 from stages import run
 
@@ -20,7 +20,7 @@ def main() -> None:
             return
 
         from dicetalk.models.embedder import EmotionEmbedder
-        from dicetalk.tracking import stage_run
+        from dicetalk.tracking.runs import stage_run
         from dicetalk.training.bank import learn_bank
         from dicetalk.training.priors import load_priors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dicetalk.config_recipe import load_pretrain_params
+from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.runs.work import stage_work
 from stages import run
 

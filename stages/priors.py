@@ -11,9 +11,9 @@ from stages import run
 
 def main() -> None:
     """Read `priors` and write `models/priors.safetensors`."""
+    from dicetalk.compute.precision import compute_device
     from dicetalk.data.dataset import EncodedClips
     from dicetalk.models.embedder import EmotionEmbedder
-    from dicetalk.precision import compute_device
     from dicetalk.training.priors import class_priors, label_priors, prior_metrics, save_priors
 
     embedder = EmotionEmbedder.from_pretrained("models/embedder").to(compute_device())

@@ -17,7 +17,7 @@ def main() -> None:
 
     from dicetalk.report.build import build_report
     from dicetalk.report.tables import final_metrics
-    from dicetalk.tracking import stage_run
+    from dicetalk.tracking.runs import stage_run
 
     build_report(params, OUT)
     with stage_run("report", params.tracking, params.report) as tracker:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dicetalk.compute.launch import is_main_process, start_processes
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from dicetalk.launch import is_main_process, start_processes
 from dicetalk.runs.work import stage_work
 from stages import run
 
@@ -19,7 +19,7 @@ def main() -> None:
         if start_processes("stages.train_embedder", compute.num_processes):
             return
 
-        from dicetalk.tracking import stage_run
+        from dicetalk.tracking.runs import stage_run
         from dicetalk.training.embedder import train_embedder
 
         with stage_run("train_embedder", params.tracking, settings, work.tags()) as tracker:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dicetalk.workers import in_processes
+from dicetalk.compute.workers import in_processes
 from stages import run
 
 JOBS = 20

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import dicetalk
 from dicetalk import weights
 from dicetalk.__main__ import main
-from dicetalk.cli import app
-from dicetalk.doctor import Finding, examine
+from dicetalk.cli.app import app
+from dicetalk.cli.doctor import Finding, examine
 
 runner = CliRunner()
 
@@ -45,7 +45,7 @@ def test_help_of_the_main_commands_has_an_example(command: str) -> None:
 
 def test_help_answers_without_loading_torch() -> None:
     code = (
-        "import sys, dicetalk.cli as c; from typer.testing import CliRunner as R;"
+        "import sys, dicetalk.cli.app as c; from typer.testing import CliRunner as R;"
         "R().invoke(c.app, ['generate', '--help']);"
         "heavy = 'torch', 'librosa', 'mlflow', 'prefect', 'transformers', 'cv2';"
         "print([name for name in heavy if name in sys.modules])"

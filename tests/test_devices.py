@@ -15,12 +15,12 @@ from toy_clips import toy_clips
 
 from dicetalk.config import Params, Training, TrainingCompute, load_params
 from dicetalk.evaluation.store import load_network
-from dicetalk.generation import Request, generate_frames, load_model
+from dicetalk.generation.clip import Request, generate_frames, load_model
+from dicetalk.generation.portrait import Portrait
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
-from dicetalk.portrait import Portrait
 from dicetalk.release.package import package_model
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import bank, discrimination, embedder, evaluators, finetune
 from dicetalk.training.checkpoint import append_log
 from dicetalk.training.loop import Objective

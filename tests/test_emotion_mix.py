@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from dicetalk.emotion_mix import parse_emotion
 from dicetalk.errors import DicetalkError
+from dicetalk.generation.emotion_mix import parse_emotion
 
 
 def test_a_name_is_the_whole_mixture():

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.config import Generate
 from dicetalk.errors import DicetalkError
-from dicetalk.exchange import export_model, import_model, import_release
-from dicetalk.generation import generate_one, load_model
+from dicetalk.generation.clip import generate_one, load_model
 from dicetalk.labels import EMOTIONS
 from dicetalk.models.pipeline import DiceTalkPipeline
+from dicetalk.release.exchange import export_model, import_model, import_release
 from dicetalk.release.package import package_model
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.finetune import train_diffusion
 
 
@@ -145,5 +145,5 @@ def test_export_of_something_else_says_how_to_get_a_model(tmp_path: Path) -> Non
 
 
 def test_a_model_loads_in_a_process_that_has_imported_nothing_else(model: Path) -> None:
-    code = f"from dicetalk.generation import load_model; load_model({str(model)!r})"
+    code = f"from dicetalk.generation.clip import load_model; load_model({str(model)!r})"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,15 +12,15 @@ import tiny_models
 from threads import allowed_threads, threads_in_use
 from typer.testing import CliRunner
 
-from dicetalk import generation, split_generation
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.config import Generate, GenerateCompute, Speech, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.media import probe, read_audio, read_video
 from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, encode_landmarks, write_shard
 from dicetalk.data.speech import load_speech_encoder
 from dicetalk.errors import DicetalkError
-from dicetalk.generation import (
+from dicetalk.generation import clip as generation
+from dicetalk.generation.clip import (
     Request,
     TalkingModel,
     generate_frames,
@@ -29,10 +29,11 @@ from dicetalk.generation import (
     prior_of_video,
     write_video,
 )
-from dicetalk.portrait import Portrait, read_portrait
+from dicetalk.generation.clip import split as split_generation
+from dicetalk.generation.portrait import Portrait, read_portrait
+from dicetalk.generation.split import choose_clips, generate_test_split, plan_jobs
 from dicetalk.release.package import package_model
-from dicetalk.split_generation import choose_clips, generate_test_split, plan_jobs
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.finetune import train_diffusion
 
 

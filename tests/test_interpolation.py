@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from dicetalk import interpolation
 from dicetalk.errors import DicetalkError
-from dicetalk.interpolation import LinearInterpolator, RifeInterpolator, load_interpolator, to_output_rate
+from dicetalk.generation import interpolation
+from dicetalk.generation.interpolation import (
+    LinearInterpolator,
+    RifeInterpolator,
+    load_interpolator,
+    to_output_rate,
+)
 from dicetalk.models.rife import IFNet
 
 

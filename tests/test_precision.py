@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dicetalk.precision import autocast, resolve_precision, training_attention
+from dicetalk.compute.precision import autocast, resolve_precision, training_attention
 
 
 @pytest.mark.parametrize("setting", ["no", "bf16", "fp16"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import is_alive, start, start_dvc, wait_until
 
-from dicetalk import signals
+from dicetalk.compute import signals
 from dicetalk.errors import Stopped
 
 

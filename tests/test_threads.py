@@ -14,7 +14,7 @@ import pytest
 import torch
 from threads import allowed_threads, threads_in_use
 
-from dicetalk.precision import fixed_threads
+from dicetalk.compute.precision import fixed_threads
 from dicetalk.training.priors import cosine_matrix
 
 TESTS = Path(__file__).resolve().parent

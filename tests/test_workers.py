@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from dicetalk.compute.workers import in_processes
 from dicetalk.errors import DicetalkError
-from dicetalk.workers import in_processes
 
 
 def square(number: int) -> int:

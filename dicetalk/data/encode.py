@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dicetalk.compute.precision import compute_device
 from dicetalk.config import Encode
 from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import SpeechEncoder, load_speech_encoder
@@ -30,7 +31,6 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, is_as_noted, noted_path
 from dicetalk.models.backbone import load_component
 from dicetalk.models.preprocessing import clip_pixels
-from dicetalk.precision import compute_device
 from dicetalk.progress import track
 
 

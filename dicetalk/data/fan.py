@@ -37,7 +37,7 @@ class FanLandmarks:
             ) from None
         import torch
 
-        from dicetalk.precision import compute_device
+        from dicetalk.compute.precision import compute_device
 
         torch.set_num_threads(1)
         file = weights.resolve(WEIGHTS)

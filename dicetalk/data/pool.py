@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from dicetalk.compute.launch import end_with_parent
+from dicetalk.compute.workers import without_ctrl_c
 from dicetalk.errors import DicetalkError
-from dicetalk.launch import end_with_parent
-from dicetalk.workers import without_ctrl_c
 
 MAX_FAILED_STARTS = 3  # of each process, none having begun in between: then it is not bad luck
 END_SECONDS = 10.0

@@ -59,7 +59,7 @@ class LogMelSpeech:
         """Encode as documented in `SpeechEncoder`."""
         import librosa
 
-        from dicetalk.precision import fixed_threads
+        from dicetalk.compute.precision import fixed_threads
 
         num_tokens = count_tokens(samples)
         hop = SAMPLE_RATE_HZ // TOKENS_PER_SECOND

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from dicetalk.compute.precision import fixed_threads
 from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import samples_of, video_source
 from dicetalk.evaluation.folders import compare_media, find_videos, read_labels
 from dicetalk.evaluation.session import Evaluation, Session
 from dicetalk.evaluation.systems import FLOORS
-from dicetalk.precision import fixed_threads
 
 
 def evaluate_any(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dicetalk.models.checkpoints import load_strictly, read_state_dict
+from dicetalk.models.state_files import load_strictly, read_state_dict
 
 SCALES = (4, 2, 1)  # each block sees the pictures shrunk by this factor: large motion first
 SIZE_MULTIPLE = (

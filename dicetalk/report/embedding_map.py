@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dicetalk.compute.precision import fixed_threads
 from dicetalk.labels import EMOTIONS
-from dicetalk.precision import fixed_threads
 from dicetalk.report.figure import Figure
 from dicetalk.report.plots import MARKS, Point, mark_sample, scatter
 

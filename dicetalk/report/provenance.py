@@ -12,7 +12,7 @@ from pathlib import Path
 from dicetalk import __version__
 from dicetalk.config import PARAMS_FILE
 from dicetalk.files import read_json, sha256_file
-from dicetalk.tracking import git_commit
+from dicetalk.tracking.runs import git_commit
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "av")
 SOURCES = ("dicetalk", "stages", "dvc.yaml", "params.yaml")

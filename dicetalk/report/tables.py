@@ -14,7 +14,7 @@ import pandas as pd
 from dicetalk.files import read_json
 from dicetalk.labels import EMOTIONS, LEVELS
 from dicetalk.report.charts import Interval
-from dicetalk.tracking import flatten
+from dicetalk.tracking.runs import flatten
 
 
 @dataclass(frozen=True)

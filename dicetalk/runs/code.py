@@ -11,11 +11,11 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
-# Modules that cannot change a result; their edits must not run anything again.
-PLUMBING = {
-    *("config", "config_base", "config_checks", "config_compute", "config_data", "config_errors"),
-    *("config_recipe", "errors", "files", "launch", "progress", "signals", "tracking", "weights", "workers"),
-}
+# Modules and folders that cannot change a result; their edits must not run anything again.
+PLUMBING = (
+    *("compute/launch.py", "compute/signals.py", "compute/workers.py"),
+    *("config", "errors.py", "files.py", "progress.py", "runs", "tracking", "weights.py"),
+)
 
 
 def code_digests(paths: Iterable[str | Path]) -> dict[str, str]:
@@ -49,16 +49,14 @@ def code_digest(file: Path) -> str:
 
 def modules_used(file: Path) -> set[Path]:
     """Return the modules of this package that a file imports, and those that they import; no plumbing."""
-    plumbing = {ROOT / f"dicetalk/{name}.py" for name in PLUMBING} | set(
-        (ROOT / "dicetalk/runs").glob("*.py")
-    )
+    plumbing = [ROOT / "dicetalk" / name for name in PLUMBING]
     seen: set[Path] = set()
     todo = [file.resolve()]
     while todo:
         new = _imported(todo.pop()) - seen
         seen |= new
         todo += new
-    return seen - plumbing
+    return {path for path in seen if not any(path.is_relative_to(part) for part in plumbing)}
 
 
 def _imported(file: Path) -> set[Path]:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from dicetalk.compute.launch import DVC_STAGE
 from dicetalk.errors import DicetalkError
-from dicetalk.launch import DVC_STAGE
 from dicetalk.runs.code import code_digests
 from dicetalk.runs.declaration import read_declaration
-from dicetalk.tracking import flatten
+from dicetalk.tracking.runs import flatten
 
 
 @contextmanager

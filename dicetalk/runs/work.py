@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from dicetalk.compute.launch import DVC_STAGE, SAVE_SECONDS, is_main_process, is_started_process
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
-from dicetalk.launch import DVC_STAGE, SAVE_SECONDS, is_main_process, is_started_process
 from dicetalk.progress import log
 from dicetalk.runs.checked import read_checked, write_checked
 from dicetalk.runs.code import code_digests

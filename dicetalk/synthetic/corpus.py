@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dicetalk.compute.workers import in_processes
 from dicetalk.config import Synthesize, SyntheticMead
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
@@ -25,7 +26,6 @@ from dicetalk.synthetic.performance import Performance, perform
 from dicetalk.synthetic.recording import write_m4a, write_mp4
 from dicetalk.synthetic.render import portrait_view
 from dicetalk.synthetic.sentences import SENTENCES
-from dicetalk.workers import in_processes
 
 MARKER = "SYNTHETIC.txt"
 SENTENCES_PER_CLASS = 30  # MEAD's count for all emotions but neutral, which has 40

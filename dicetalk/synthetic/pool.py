@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from dicetalk.config_recipe import PretrainClips
+from dicetalk.compute.workers import in_processes
+from dicetalk.config.recipe import PretrainClips
 from dicetalk.progress import track
 from dicetalk.synthetic.clips import training_takes
-from dicetalk.workers import in_processes
 
 
 def render_pool(clips: PretrainClips, workers: int) -> np.ndarray:

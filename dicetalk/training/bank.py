@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dicetalk.compute.precision import compute_device
 from dicetalk.config import LearnBank, TrainingCompute
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
@@ -25,8 +26,7 @@ from dicetalk.labels import CLASSES, EMOTIONS, class_index
 from dicetalk.models.backbone import component_config
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
-from dicetalk.precision import compute_device
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.bank_usage import CODE_USAGE_FILE, usage_by_emotion
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embeddings import MODALITIES, modalities_of

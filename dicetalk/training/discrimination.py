@@ -14,9 +14,9 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from dicetalk.compute.precision import autocast
 from dicetalk.data.dataset import DiffusionBatch
 from dicetalk.labels import CLASSES, EMOTIONS, NEUTRAL
-from dicetalk.precision import autocast
 from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective, Kept
 
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0)

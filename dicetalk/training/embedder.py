@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dicetalk.compute.precision import compute_device
 from dicetalk.config import TrainEmbedder, TrainingCompute
 from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches, EncodedClips
 from dicetalk.files import atomic_directory
 from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_speech
-from dicetalk.precision import compute_device
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.embedder_metrics import embedder_metrics

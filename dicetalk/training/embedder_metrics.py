@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from dicetalk.compute.precision import fixed_threads
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
 from dicetalk.labels import CLASSES, EMOTIONS, class_index, emotion_index
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.precision import fixed_threads
 from dicetalk.training.embeddings import embed_clips, modalities_of
 
 BOOTSTRAP_SAMPLES = 1000

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicetalk.compute.precision import compute_device, fixed_threads
 from dicetalk.config import Evaluators, TrainingCompute
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import load_processed
 from dicetalk.evaluation.networks import SIZE_PX
 from dicetalk.evaluation.store import save_network
 from dicetalk.files import atomic_directory, sha256_file
-from dicetalk.precision import compute_device, fixed_threads
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,

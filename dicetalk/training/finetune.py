@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import CLIPImageProcessor
 
+from dicetalk.compute.precision import compute_device
 from dicetalk.config import Params
 from dicetalk.data.dataset import DiffusionBatches, EncodedClips
 from dicetalk.errors import DicetalkError
@@ -22,8 +23,7 @@ from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.projection import AudioProjection
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.unet import DiceTalkUNet
-from dicetalk.precision import compute_device
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.checkpoint import averaged_weights, write_curves
 from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective
 from dicetalk.training.discrimination import discrimination_by_noise

@@ -21,11 +21,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dicetalk.compute.precision import resolve_precision, training_attention
+from dicetalk.compute.signals import deferred, requested
 from dicetalk.config import Training, TrainingCompute
 from dicetalk.errors import DicetalkError, Stopped
-from dicetalk.precision import resolve_precision, training_attention
 from dicetalk.progress import format_seconds, log
-from dicetalk.signals import deferred, requested
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import append_log, load_latest, restore_log, save_checkpoint
 from dicetalk.training.ema import ExponentialMovingAverage

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dicetalk.config_recipe import PretrainSpeech
+from dicetalk.config.recipe import PretrainSpeech
 from dicetalk.data.speech import TOKENS_PER_SECOND, LogMelSpeech
 from dicetalk.labels import CLASSES
 from dicetalk.models.phonemes import PhonemeEncoder

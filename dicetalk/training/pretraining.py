@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from dicetalk.compute.precision import fixed_threads
 from dicetalk.config import Training
-from dicetalk.config_recipe import PretrainParams
+from dicetalk.config.recipe import PretrainParams
 from dicetalk.files import atomic_directory, atomic_path, write_json
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.phonemes import PhonemeEncoder
-from dicetalk.precision import fixed_threads
 from dicetalk.training.autoencoder import AutoencoderObjective
 from dicetalk.training.backbone import BackboneObjective, build_image_encoder, build_unet
 from dicetalk.training.checkpoint import read_log, write_curves

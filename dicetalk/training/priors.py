@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from dicetalk.compute.precision import fixed_threads
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path
 from dicetalk.labels import CLASSES, EMOTIONS, class_index, levels_of
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.precision import fixed_threads
 from dicetalk.training.embeddings import Modalities, embed_clips
 
 PriorSource = Literal["embedding", "label"]

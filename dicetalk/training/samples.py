@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dicetalk.compute.precision import autocast
 from dicetalk.config import Generate
 from dicetalk.data.dataset import DiffusionBatches
 from dicetalk.data.mp4 import write_video
 from dicetalk.labels import NEUTRAL
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
-from dicetalk.precision import autocast
 from dicetalk.training.parallel import process_index
 
 NUM_INFERENCE_STEPS = 4  # enough to see faces, mouths and brows, and cheap

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicetalk.files import write_json
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 
 TIMINGS = ("seconds_per_step", "data_wait_fraction")
 

@@ -16,7 +16,7 @@ from toy_clips import toy_clip
 from typer.testing import CliRunner
 
 from dicetalk import weights
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.config import Evaluate, load_params
 from dicetalk.data.media import write_video
 from dicetalk.errors import DicetalkError

@@ -16,9 +16,10 @@ import torch
 
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import EMOTIONS
-from dicetalk.models.checkpoints import import_official, read_state_dict
-from dicetalk.models.prior_files import MAX_BYTES, read_prior, read_priors, write_prior
 from dicetalk.models.projection import AudioProjection
+from dicetalk.models.state_files import read_state_dict
+from dicetalk.release.official_files import import_official
+from dicetalk.release.prior_files import MAX_BYTES, read_prior, read_priors, write_prior
 
 
 class Payload:

@@ -6,14 +6,9 @@ import pytest
 import torch
 
 from dicetalk.errors import DicetalkError
-from dicetalk.models.checkpoints import (
-    OFFICIAL_FILES,
-    export_official,
-    import_official,
-    load_strictly,
-    read_state_dict,
-)
 from dicetalk.models.projection import AudioProjection
+from dicetalk.models.state_files import load_strictly, read_state_dict
+from dicetalk.release.official_files import OFFICIAL_FILES, export_official, import_official
 
 
 def components(pipeline):

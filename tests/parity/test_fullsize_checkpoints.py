@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dicetalk.models.checkpoints import OFFICIAL_FILES, export_official, import_official
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.projection import AudioProjection
 from dicetalk.models.unet import DiceTalkUNet
+from dicetalk.release.official_files import OFFICIAL_FILES, export_official, import_official
 
 NETWORKS = {
     "unet": DiceTalkUNet,
@@ -53,7 +53,7 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 import torch
-from dicetalk.models.checkpoints import import_official
+from dicetalk.release.official_files import import_official
 from dicetalk.models.unet import DiceTalkUNet
 with torch.device("meta"):
     unet = DiceTalkUNet().half()

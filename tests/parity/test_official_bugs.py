@@ -16,21 +16,21 @@ import pytest
 import torch
 from tiny_pipeline import make_pipeline
 
-from dicetalk import generation
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.config import Generate, Speech, load_params
 from dicetalk.data.detect import Face, FaceDetector
 from dicetalk.data.media import probe, read_audio
 from dicetalk.data.speech import load_speech_encoder
 from dicetalk.errors import DicetalkError
-from dicetalk.generation import Request, TalkingModel, generate_frames, generate_one, write_result
-from dicetalk.interpolation import to_output_rate
+from dicetalk.generation import clip as generation
+from dicetalk.generation.clip import Request, TalkingModel, generate_frames, generate_one, write_result
+from dicetalk.generation.interpolation import to_output_rate
+from dicetalk.generation.portrait import Portrait, read_portrait
 from dicetalk.labels import EMOTIONS
-from dicetalk.models.checkpoints import import_official
 from dicetalk.models.preprocessing import model_size
-from dicetalk.models.prior_files import read_prior
 from dicetalk.models.windows import WindowPlan
-from dicetalk.portrait import Portrait, read_portrait
+from dicetalk.release.official_files import import_official
+from dicetalk.release.prior_files import read_prior
 
 FPS = 25
 

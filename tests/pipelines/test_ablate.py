@@ -15,7 +15,7 @@ from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
 from dicetalk.report.ablations import read_ablations
-from dicetalk.tracking import connect
+from dicetalk.tracking.server import connect
 from pipelines import ablate as command
 from pipelines import dvc
 from pipelines.ablations import copies
@@ -27,7 +27,7 @@ from pipelines.ablations.variants import BASELINE, VARIANTS
 TOY_STAGE = """\
 import json, os, pathlib, sys, time
 from dicetalk.config import load_params
-from dicetalk.tracking import stage_run
+from dicetalk.tracking.runs import stage_run
 params, notes = load_params(), pathlib.Path(os.environ["TOY_NOTES"])
 stage = sys.argv[1]
 with open(notes / "ran.txt", "a") as stream:

@@ -47,7 +47,7 @@ EDITS = {
     ),
     "evaluators": ("dicetalk/training/evaluator_objectives.py", "F.cross_entropy(", "2 * F.cross_entropy("),
     "generate": (
-        "dicetalk/generation.py",
+        "dicetalk/generation/clip.py",
         "    return np.stack([to_output",
         "    return 255 - np.stack([to_output",
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicetalk.config import load_params
-from dicetalk.tracking import connect
+from dicetalk.tracking.server import connect
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 
 from dicetalk.config import Retrain, load_params
 from dicetalk.errors import DicetalkError
-from dicetalk.tracking import connect, pipeline_run
+from dicetalk.tracking.runs import pipeline_run
+from dicetalk.tracking.server import connect
 from pipelines import reproduce as reproduce_module
 from pipelines import retrain as retrain_module
 from pipelines.dvc import StageError, TransientError

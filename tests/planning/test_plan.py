@@ -7,7 +7,7 @@ import pytest
 from cases import case
 from typer.testing import CliRunner
 
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.planning.estimate import MemoryOptions, demand, duration
 from dicetalk.planning.networks import build_networks, unet_config
 from dicetalk.planning.plan import with_checkpointing

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.errors import DicetalkError
 from dicetalk.files import write_json
 from dicetalk.report.graph import load_yaml

@@ -11,7 +11,7 @@ import pytest
 from toy_study import Study, answers_of, result_of, save
 from typer.testing import CliRunner
 
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.errors import DicetalkError
 from dicetalk.study.analyse import analyse_study
 from dicetalk.study.key import CheckTrial, Key, PairTrial, RatingTrial, Stimulus

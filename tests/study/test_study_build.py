@@ -15,7 +15,7 @@ import pytest
 from toy_study import SYSTEMS, Study, build, write_systems
 from typer.testing import CliRunner
 
-from dicetalk.cli import app
+from dicetalk.cli.app import app
 from dicetalk.data.media import probe, read_audio, read_video
 from dicetalk.data.mp4 import write_video
 from dicetalk.errors import DicetalkError

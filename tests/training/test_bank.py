@@ -18,7 +18,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.labels import CLASSES
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.bank import BankObjective, ClipPriors, bank_attention, code_usage, learn_bank
 from dicetalk.training.priors import class_priors, clip_priors, label_priors, prior_name
 

@@ -18,7 +18,7 @@ from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.release.package import package_model
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import finetune
 from dicetalk.training.diffusion import DiffusionObjective, Kept
 from dicetalk.training.embeddings import embed_clips

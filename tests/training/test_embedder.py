@@ -14,7 +14,7 @@ from threads import allowed_threads, threads_in_use
 from dicetalk.config import TrainEmbedder, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import embedder_metrics
 from dicetalk.training.embedder import ReverseGradient, supervised_contrastive, train_embedder
 from dicetalk.training.embedder_metrics import clustering_strength, identity_probe_hits

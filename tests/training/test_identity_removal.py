@@ -124,7 +124,7 @@ def test_mu_of_every_modality_loses_identity(embedder: EmotionEmbedder, batches:
 
 def test_weight_zero_means_no_removal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path):
     from dicetalk.config import load_params
-    from dicetalk.tracking import Tracker
+    from dicetalk.tracking.tracker import Tracker
     from dicetalk.training import embedder as module
 
     called: list[str] = []

@@ -22,7 +22,7 @@ from dicetalk.config import Params, Training, load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.planning.networks import WHISPER_CHANNELS, WHISPER_LAYERS
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import discrimination
 from dicetalk.training.bank import learn_bank
 from dicetalk.training.checkpoint import read_log

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicetalk.config_recipe import load_pretrain_params
+from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.synthetic.visemes import Phoneme
 from dicetalk.training.phonemes import SOUNDS, PhonemeObjective, sound_labels
 

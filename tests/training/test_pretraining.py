@@ -9,7 +9,7 @@ import pytest
 import torch
 from threads import allowed_threads, threads_in_use
 
-from dicetalk.config_recipe import load_pretrain_params
+from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.files import read_json, sha256_file
 from dicetalk.models.autoencoder import PatchAutoencoder
 from dicetalk.models.backbone import load_component

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dicetalk.config_recipe import load_pretrain_params
+from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.data.speech import TOKENS_PER_SECOND
 from dicetalk.models.autoencoder import DecoderOutput, EncoderOutput, PatchAutoencoder, PointDistribution
 from dicetalk.training.autoencoder import AutoencoderObjective, edge_error, to_images

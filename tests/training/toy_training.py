@@ -67,7 +67,7 @@ def train_toy(run_dir: Path, toy: Toy | None = None, **changes: object) -> Toy:
 
 
 def main() -> None:
-    from dicetalk.launch import start_processes
+    from dicetalk.compute.launch import start_processes
 
     num_processes, num_steps, step_seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     if start_processes("toy_training", num_processes):

@@ -18,7 +18,7 @@ from torch import nn
 
 from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
-from dicetalk.tracking import Tracker
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import finetune, parallel
 from dicetalk.training.checkpoint import read_log
 from dicetalk.training.embedder import supervised_contrastive

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stages.tiny_sabotage import done, install
 
+from dicetalk.compute.launch import is_main_process, start_processes
 from dicetalk.config import load_params
 from dicetalk.files import atomic_directory, write_json
-from dicetalk.launch import is_main_process, start_processes
 from dicetalk.runs.work import stage_work
 from stages import run
 
@@ -62,7 +62,7 @@ def main() -> None:
 
         from safetensors.torch import save_file
 
-        from dicetalk.tracking import stage_run
+        from dicetalk.tracking.runs import stage_run
         from dicetalk.training.checkpoint import write_curves
         from dicetalk.training.loop import train
 

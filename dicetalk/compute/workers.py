@@ -10,8 +10,8 @@ from multiprocessing import get_context
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
+from dicetalk.compute.launch import end_with_parent
 from dicetalk.errors import DicetalkError
-from dicetalk.launch import end_with_parent
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def weights_export(
 
     Example: `dicetalk weights export --model models/dicetalk --out release`
     """
-    from dicetalk.exchange import export_model
+    from dicetalk.release.exchange import export_model
 
     for path in export_model(model, out):
         typer.echo(path)
@@ -110,8 +110,9 @@ def weights_import(
 
     Example: `dicetalk weights import checkpoints/DICE-Talk --priors examples/emo --out models/released`
     """
-    from dicetalk import exchange, weights
+    from dicetalk import weights
     from dicetalk.config import load_params
+    from dicetalk.release import exchange
 
     if model is not None:
         exchange.import_model(source, model, out, priors)

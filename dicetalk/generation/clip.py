@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dicetalk import __version__
+from dicetalk.compute.precision import autocast, compute_device, fixed_threads
 from dicetalk.config import Generate, Speech
 from dicetalk.data.dataset import face_masks
 from dicetalk.data.expression import expression_features
@@ -26,16 +27,15 @@ from dicetalk.data.speech import (
     audio_windows,
     load_speech_encoder,
 )
-from dicetalk.emotion_mix import EmotionMix, parse_emotion
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json
-from dicetalk.interpolation import Interpolator, load_interpolator, to_output_rate
+from dicetalk.generation.emotion_mix import EmotionMix, parse_emotion
+from dicetalk.generation.interpolation import Interpolator, load_interpolator, to_output_rate
+from dicetalk.generation.portrait import Portrait, read_portrait
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
-from dicetalk.portrait import Portrait, read_portrait
-from dicetalk.precision import autocast, compute_device, fixed_threads
 from dicetalk.training.priors import PRIORS_FILE, load_priors, prior_name
 
 
@@ -64,7 +64,7 @@ class TalkingModel:
         return self.settings["frame_stride"]
 
     def interpolator(self, wanted: Literal["rife", "linear"]) -> Interpolator:
-        """Return what makes the frames between the model's, see `dicetalk.interpolation`; loaded once."""
+        """Return what makes the frames between the model's; loaded once."""
         if wanted not in self._interpolators:
             self._interpolators[wanted] = load_interpolator(wanted, self.pipeline.device)
         return self._interpolators[wanted]
@@ -220,7 +220,7 @@ def generate_one(
         output: mp4 to write.
         settings: seed, sampling steps and guidance scales.
         threads: of PyTorch.
-        emotion: mode P: one of the eight names, or a mixture as `dicetalk.emotion_mix` reads it.
+        emotion: mode P: one of the eight names, or a mixture as `dicetalk.generation.emotion_mix` reads it.
         level: mode P: 1 to 3; neutral has level 1 only.
         reference_video: mode V: somebody who shows the emotion. With neither, mode A reads it from the
             speech.

@@ -1,4 +1,4 @@
-"""The four files of the official release, read strictly and safely, and written from our models.
+"""State dicts of files that others made (`.pth`), read strictly and safely.
 
 Reading never unpickles freely: `torch.load(weights_only=True)` admits tensors and containers only. What a
 file claims is checked before it is believed: names, shapes and sizes against the module and the file's own
@@ -18,15 +18,7 @@ import torch
 from torch import nn
 
 from dicetalk.errors import DicetalkError
-from dicetalk.files import atomic_path
 
-OFFICIAL_FILES = {
-    "unet": "unet.pth",
-    "audio_projection": "audio_linear.pth",
-    "emotion_model": "emo_model.pth",
-    "pose_guider": "pose_guider.pth",
-}
-"""Pipeline component to file name."""
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -71,7 +63,7 @@ def read_state_dict(path: Path) -> FileTensors:
     """
     path = Path(path)
     if not path.is_file():
-        raise DicetalkError(f"{path} does not exist; expected one of {', '.join(OFFICIAL_FILES.values())}.")
+        raise DicetalkError(f"{path} does not exist; expected a file of tensors, as `torch.save` writes it.")
     is_zip = zipfile.is_zipfile(path)  # files older than torch 1.6 are not, and cannot be mapped
     try:
         if is_zip:
@@ -148,45 +140,6 @@ def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], origin: 
         for key, target in targets.items():
             target.copy_(state[key])
             _release(state, key)
-
-
-def import_official(directory: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Load the official files of a directory into modules.
-
-    Args:
-        directory: holds the files named in `OFFICIAL_FILES`.
-        modules: any of the components `unet`, `audio_projection`, `emotion_model`, `pose_guider`.
-
-    Raises:
-        DicetalkError: see `read_state_dict` and `load_strictly`; all files are there and fit before one is
-            loaded.
-    """
-    paths = {name: Path(directory) / OFFICIAL_FILES[name] for name in modules}
-    states = {name: read_state_dict(path) for name, path in paths.items()}
-    for name, module in modules.items():
-        check_fits(module, states[name], str(paths[name]))
-    for name, module in modules.items():
-        load_strictly(module, states[name], str(paths[name]))
-
-
-def export_official(directory: Path, modules: Mapping[str, nn.Module]) -> list[Path]:
-    """Write modules under the official file names and tensor names, which the official code loads.
-
-    Args:
-        directory: where to write; existing files of these names are replaced.
-        modules: any of the components `unet`, `audio_projection`, `emotion_model`, `pose_guider`.
-
-    Returns:
-        The written files.
-    """
-    paths = []
-    for name, module in modules.items():
-        path = Path(directory) / OFFICIAL_FILES[name]
-        state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-        paths.append(path)
-    return paths
 
 
 def _release(state: Mapping[str, torch.Tensor], name: str) -> None:

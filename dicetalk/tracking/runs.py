@@ -5,19 +5,14 @@ stages find it in the environment. A plain `dvc repro` has no process that outli
 parent is found by what is being reproduced: git commit + params.yaml. Running the same thing again, after a
 crash for instance, continues the same parent, and a stage that did not finish continues its own run and
 curves.
-
-Only `MlflowClient` is imported, and only inside functions, because importing all of mlflow takes seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import math
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,125 +20,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from dicetalk.config import PARAMS_FILE, Tracking, config_hash
-from dicetalk.errors import DicetalkError, Stopped
+from dicetalk.errors import Stopped
 from dicetalk.files import sha256_file
-from dicetalk.progress import log
+from dicetalk.tracking.server import connect, explaining_failure
+from dicetalk.tracking.tracker import PARENT_RUN_VARIABLE, MlflowTracker, Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-PARENT_RUN_VARIABLE = "DICETALK_PARENT_RUN"
-FLUSH_SECONDS = 10.0
-MAX_BATCH = 1000  # metrics per request, the server's limit
 MAX_PARAMS = 100  # parameters per request, the server's limit
 MAX_PARAM_LENGTH = 6000
-
-
-class Tracker:
-    """The interface of a tracker, and the null object: every method does nothing."""
-
-    run_id: str | None = None
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers at an optimiser step."""
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Log a file or a whole directory, under `folder` of the run's artifacts."""
-
-    def log_image(self, path: Path) -> None:
-        """Log a picture or a video; the user interface shows it inline."""
-
-    def log_dict(self, value: Mapping[str, Any], name: str) -> None:
-        """Log a mapping as the JSON or YAML artifact `name`."""
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run."""
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables that make stages of another process, in any folder, log beneath this run."""
-        return {}
-
-
-class MlflowTracker(Tracker):
-    """Logs to one MLflow run; metrics are sent in batches because each request costs about 20 ms.
-
-    When the database or the server fails in the midst of a run, that is said once and the run goes on without
-    it: a training of days is worth more than its curves.
-
-    Args:
-        client: talks to the database or server.
-        run_id: of the run.
-        beside: a tracker of another run by the same client; if one breaks, both have.
-    """
-
-    def __init__(self, client: MlflowClient, run_id: str, beside: MlflowTracker | None = None) -> None:
-        self.client = client
-        self.run_id: str = run_id
-        self._broken: list[str] = [] if beside is None else beside._broken  # reasons
-        self._metrics: list[Any] = []
-        self._flushed = time.monotonic()
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """See `Tracker.log_metrics`.
-
-        Raises:
-            DicetalkError: for NaN or infinity, which MLflow would store silently.
-        """
-        from mlflow.entities import Metric
-
-        now_ms = int(time.time() * 1000)
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise DicetalkError(
-                    f"Metric {name!r} is {value} at step {step}; only finite numbers are logged."
-                )
-            self._metrics.append(Metric(name, float(value), now_ms, step))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """See `Tracker.log_artifact`."""
-        send = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
-        self._try(send, str(path), folder or None)
-
-    def log_image(self, path: Path) -> None:
-        """See `Tracker.log_image`."""
-        self.log_artifact(path, "images")
-
-    def log_dict(self, value: Mapping[str, Any], name: str) -> None:
-        """See `Tracker.log_dict`."""
-        self._try(self.client.log_dict, dict(value), name)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """See `Tracker.set_tags`."""
-        for key, value in tags.items():
-            self._try(self.client.set_tag, key, value)
-
-    def environment(self) -> dict[str, str]:
-        """See `Tracker.environment`."""
-        return {PARENT_RUN_VARIABLE: self.run_id, "MLFLOW_TRACKING_URI": self.client.tracking_uri}
-
-    def flush(self) -> None:
-        """Send the metrics logged so far."""
-        for start in range(0, len(self._metrics), MAX_BATCH):
-            self._try(self.client.log_batch, self._metrics[start : start + MAX_BATCH])
-        self._metrics.clear()
-        self._flushed = time.monotonic()
-
-    def end(self, status: str) -> None:
-        """Send what is left and give the run its status."""
-        self.flush()
-        self._try(self.client.set_terminated, status)
-
-    def _try(self, send: Callable[..., Any], *arguments: Any) -> None:
-        if self._broken:
-            return
-        try:
-            send(self.run_id, *arguments)
-        except Exception as error:  # of SQLAlchemy, requests, MLflow and others
-            self._broken.append(_reason(error))
-            log(f"tracking: {self.client.tracking_uri} failed ({_reason(error)}); going on without it")
 
 
 @contextmanager
@@ -155,7 +42,7 @@ def stage_run(
 ) -> Iterator[Tracker]:
     """Open the run of one stage, nested in the pipeline's run; it ends FINISHED, KILLED or FAILED.
 
-    KILLED is what a signal stopped, see `dicetalk.signals`; FAILED, any other exception.
+    KILLED is what a signal stopped, see `dicetalk.compute.signals`; FAILED, any other exception.
 
     Args:
         stage: name of the stage, also of the run.
@@ -174,7 +61,7 @@ def stage_run(
         return
     parent_id = os.environ.get(PARENT_RUN_VARIABLE)
     owns_parent = parent_id is None
-    with _explaining_failure(tracking):
+    with explaining_failure(tracking):
         client, experiment_id = connect(tracking)
         if parent_id is None:
             parent_id = _find_or_create_parent(client, experiment_id)
@@ -242,64 +129,6 @@ def nested_run(
     _log_params(client, run_id, logged)
     with _ending(MlflowTracker(client, run_id)) as tracker:
         yield tracker
-
-
-def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
-    """Return a client and the id of the experiment, created when missing.
-
-    `uri: sqlite` stands for `mlflow.db` and `mlruns/` of the working directory, as absolute paths because
-    DVC may run a stage in another directory. The environment variable MLFLOW_TRACKING_URI goes before
-    `uri`.
-
-    Raises:
-        DicetalkError: when mlflow is not installed.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault(
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"
-    )  # half a minute; 7, the default, take several
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else tracebacks
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise DicetalkError(
-            f"mlflow is not installed ({error}); install it or set tracking.uri: null."
-        ) from None
-    local, uri = _local(), _uri(tracking)
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tracking.experiment)
-    if experiment is not None:
-        return client, experiment.experiment_id
-    artifacts = (Path.cwd() / "mlruns").as_uri() if uri == local else None  # a server decides for itself
-    return client, client.create_experiment(tracking.experiment, artifact_location=artifacts)
-
-
-def _local() -> str:
-    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def _uri(tracking: Tracking) -> str | None:
-    return os.environ.get("MLFLOW_TRACKING_URI") or (_local() if tracking.uri == "sqlite" else tracking.uri)
-
-
-@contextmanager
-def _explaining_failure(tracking: Tracking) -> Iterator[None]:
-    try:
-        yield
-    except DicetalkError:
-        raise
-    except Exception as error:  # of SQLAlchemy, requests, MLflow and others
-        is_local = _uri(tracking) == _local()
-        mend = "move mlflow.db away to begin another" if is_local else "start the server"
-        raise DicetalkError(
-            f"tracking.uri: {_uri(tracking)} cannot be used ({_reason(error)}); {mend}, or set tracking.uri: "
-            "null in params.yaml, and run the same command again."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error, which may hold a whole SQL statement."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

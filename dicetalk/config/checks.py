@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 if TYPE_CHECKING:
-    from dicetalk.config import Params
+    from dicetalk.config.params import Params
 
-PROTOCOLS = Path(__file__).parent / "evaluation/protocols"
+PROTOCOLS = Path(__file__).parents[1] / "evaluation/protocols"
 # Speech features (50 tokens a second, two per frame), SyncNet's windows and every protocol count in these.
 FPS, SAMPLE_RATE_HZ = 25.0, 16_000
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dicetalk.cli_leaderboard import leaderboard
-from dicetalk.cli_study import study_app
-from dicetalk.cli_weights import weights_app
+from dicetalk.cli.leaderboard import leaderboard
+from dicetalk.cli.study import study_app
+from dicetalk.cli.weights import weights_app
 
 app = typer.Typer(
     add_completion=False,
@@ -83,17 +83,17 @@ def generate(
 
     Example: `dicetalk generate --image me.jpg --audio hello.wav --emotion happy --level 3 --out hello.mp4`
     """
-    from dicetalk.emotion_mix import parse_emotion
     from dicetalk.errors import DicetalkError
+    from dicetalk.generation.emotion_mix import parse_emotion
 
     # Before a model is loaded, which can take a minute.
     if out.suffix != ".mp4":
         raise DicetalkError(f"--out {out}: expected a name that ends in .mp4.")
     if emotion is not None:
         parse_emotion(emotion, level)
+    from dicetalk.compute.precision import usable_processors
     from dicetalk.config import Generate
-    from dicetalk.generation import generate_one, load_model
-    from dicetalk.precision import usable_processors
+    from dicetalk.generation.clip import generate_one, load_model
 
     talking = load_model(model)
     given = {
@@ -235,7 +235,7 @@ def doctor(
     from rich.console import Console
     from rich.table import Column, Table
 
-    from dicetalk.doctor import examine
+    from dicetalk.cli.doctor import examine
 
     findings = examine(params)
     table = Table("", Column("what", no_wrap=True), "found", "what to do", box=None, pad_edge=False)

@@ -26,7 +26,7 @@ def leaderboard(
 
     Example: `dicetalk leaderboard --result ours=metrics/evaluate.json --result other=other.json`
     """
-    from dicetalk.cli_study import named_paths
+    from dicetalk.cli.study import named_paths
     from dicetalk.report.leaderboard import build_leaderboard
 
     build_leaderboard(named_paths(result, "--result"), study, embedder, out)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from dicetalk.config_base import Probability, Section
+from dicetalk.config.base import Probability, Section
 
 
 class SyntheticMead(Section):

@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dicetalk.compute.workers import in_processes
 from dicetalk.config import Generate, GenerateCompute
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.shards import Sample, read_samples
 from dicetalk.data.speech import TOKENS_PER_TICK
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, is_as_noted, noted_path
-from dicetalk.generation import (
+from dicetalk.generation.clip import (
     Request,
     TalkingModel,
     at_level,
@@ -33,10 +34,9 @@ from dicetalk.generation import (
     prior_of_speech,
     write_result,
 )
+from dicetalk.generation.portrait import Portrait
 from dicetalk.labels import NEUTRAL
-from dicetalk.portrait import Portrait
 from dicetalk.progress import track
-from dicetalk.workers import in_processes
 
 SYSTEMS = {"P": "ours", "V": "ours_v", "A": "ours_a"}
 REFERENCE_FRAME = 0

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from dicetalk.config_base import Section
+from dicetalk.config.base import Section
 
 
 class SynthesizeCompute(Section):

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from dicetalk.compute.launch import is_main_process
 from dicetalk.errors import Stopped
-from dicetalk.launch import is_main_process
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_REQUEST_SECONDS = 2.0

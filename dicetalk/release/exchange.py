@@ -21,21 +21,16 @@ from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, write_json
 from dicetalk.labels import CLASSES, EMOTIONS
 from dicetalk.models.backbone import COMPONENT_CLASSES, component_config
-from dicetalk.models.checkpoints import (
-    OFFICIAL_FILES,
-    check_fits,
-    check_values,
-    export_official,
-    read_state_dict,
-)
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.pose_guider import PoseGuider
-from dicetalk.models.prior_files import read_priors, write_prior
 from dicetalk.models.projection import AudioProjection
 from dicetalk.models.sampling import make_scheduler
+from dicetalk.models.state_files import check_fits, check_values, read_state_dict
 from dicetalk.models.unet import DiceTalkUNet
+from dicetalk.release.official_files import OFFICIAL_FILES, export_official
 from dicetalk.release.package import SETTINGS_FILE, model_settings
+from dicetalk.release.prior_files import read_priors, write_prior
 from dicetalk.training.priors import PRIORS_FILE, load_priors, save_priors
 
 NETWORKS: dict[str, type[ModelMixin]] = {

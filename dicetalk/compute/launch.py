@@ -77,7 +77,7 @@ def start_processes(module: str, num_processes: int) -> bool:
         max_restarts=0,
         local_addr="localhost",
         shutdown_timeout=SAVE_SECONDS,
-        signals_to_handle="SIGQUIT",  # the others are ours, see `dicetalk.signals`
+        signals_to_handle="SIGQUIT",  # the others are ours, see `dicetalk.compute.signals`
     )
     os.environ[PARENT] = str(os.getpid())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we report what matters

@@ -1,0 +1,1 @@
+"""The `dicetalk` command, one file for each group of commands."""

@@ -1,0 +1,1 @@
+"""How results are computed: processes, threads, devices, signals."""

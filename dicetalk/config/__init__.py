@@ -1,0 +1,62 @@
+"""Typed parameters: `params.yaml` is checked whole, and refused with the path of each wrong key."""
+
+from dicetalk.config.base import Probability, Section
+from dicetalk.config.compute import GenerateCompute, PreprocessCompute, TrainingCompute
+from dicetalk.config.data import (
+    Encode,
+    ExtraIndex,
+    HdtfIndex,
+    MeadIndex,
+    Preprocess,
+    Speech,
+    Synthesize,
+    SyntheticHdtf,
+    SyntheticMead,
+)
+from dicetalk.config.load import PARAMS_FILE, config_hash, load_params, parse_params, read_yaml
+from dicetalk.config.params import (
+    ConditionDropout,
+    Evaluate,
+    Evaluators,
+    Generate,
+    LearnBank,
+    Params,
+    Retrain,
+    Tracking,
+    TrainDiffusion,
+    TrainEmbedder,
+    Training,
+)
+
+__all__ = [
+    "ConditionDropout",
+    "Encode",
+    "Evaluate",
+    "Evaluators",
+    "ExtraIndex",
+    "Generate",
+    "GenerateCompute",
+    "HdtfIndex",
+    "LearnBank",
+    "MeadIndex",
+    "PARAMS_FILE",
+    "Params",
+    "Preprocess",
+    "PreprocessCompute",
+    "Probability",
+    "Retrain",
+    "Section",
+    "Speech",
+    "Synthesize",
+    "SyntheticHdtf",
+    "SyntheticMead",
+    "Tracking",
+    "TrainDiffusion",
+    "TrainEmbedder",
+    "Training",
+    "TrainingCompute",
+    "config_hash",
+    "load_params",
+    "parse_params",
+    "read_yaml",
+]
