@@ -32,9 +32,8 @@ def run(main: Callable[[], None]) -> None:
             launch.end_with_dvc()
             sweep()
             main()
-            if (
-                launch.is_main_process() and not launch.is_started_process()
-            ):  # the one that started all processes
+            # By the one that started all processes
+            if launch.is_main_process() and not launch.is_started_process():
                 _report(stage, time.monotonic() - started)
     except DicetalkError as error:
         log(f"{stage}: {error}")

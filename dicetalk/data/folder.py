@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from dicetalk.data.index import make_table
+from dicetalk.data.index_table import make_table
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import class_index
 from dicetalk.progress import log

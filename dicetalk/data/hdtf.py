@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from dicetalk.data.index import make_table
+from dicetalk.data.index_table import make_table
 from dicetalk.data.media import probe
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_path

@@ -28,7 +28,7 @@ from dicetalk.data import fan, scheduler, shards, worker
 from dicetalk.data.disk import report_need
 from dicetalk.data.earlier import REJECTED, Earlier
 from dicetalk.data.folder import index_folder
-from dicetalk.data.index import read_index
+from dicetalk.data.index_table import read_index
 from dicetalk.data.results import Results, log_summary
 from dicetalk.errors import DicetalkError
 from dicetalk.files import explaining_full_disk, sha256_file

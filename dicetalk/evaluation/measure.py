@@ -13,7 +13,7 @@ from dicetalk.evaluation.faces import Video
 from dicetalk.evaluation.landmarks import LandmarkReader
 from dicetalk.evaluation.pixels import compare_pixels
 from dicetalk.evaluation.protocol import Definition, Role
-from dicetalk.evaluation.readers import Parts, Reader, hear, see
+from dicetalk.evaluation.reader import Parts, Reader, hear, see
 
 
 class Measurer:

@@ -14,7 +14,7 @@ from dicetalk.errors import DicetalkError
 
 if TYPE_CHECKING:
     from dicetalk.evaluation.protocol import Definition
-    from dicetalk.evaluation.readers import Reader
+    from dicetalk.evaluation.reader import Reader
 
 MIN_PX = 32  # SSIM's window and AlexNet's poolings need as much
 

@@ -1,14 +1,4 @@
-"""What each network says about a video: a reader per role, turning frames or sound into named arrays.
-
-| role | parts |
-|---|---|
-| emotion | `emotion`: class probabilities `(8,)`; some also `expression`: features `(frames, dim)` |
-| emotion_second | `emotion_second`: class probabilities `(8,)`; `strength` `()` of the face, in levels |
-| identity | `identity`: embeddings `(frames, dim)` |
-| sync | `lips`, `heard`: embeddings `(windows, dim)` |
-| image, video | `image`, `video`: features `(vectors, dim)` |
-| landmarks | `landmarks`: 68 points `(frames, 68, 2)`, NaN where no face was found |
-"""
+"""The in-domain readers, and the choice of readers for a protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dicetalk import weights
@@ -25,39 +14,11 @@ from dicetalk.evaluation.emotion import video_probabilities
 from dicetalk.evaluation.faces import Video
 from dicetalk.evaluation.networks import to_input
 from dicetalk.evaluation.protocol import Definition, ReaderDefinition, Role
+from dicetalk.evaluation.reader import Parts, Reader
 from dicetalk.evaluation.store import load_network
 from dicetalk.evaluation.syncnet import audio_windows, mouth_region, video_windows
 from dicetalk.files import sha256_file
 from dicetalk.labels import EMOTIONS
-
-Parts = dict[str, np.ndarray]
-
-
-class Reader:
-    """A network with its name and the sha256 of its weights, which are reported next to its numbers.
-
-    Attributes:
-        name: of the network.
-        sha256: of its weights; empty for a formula.
-        emotions: what an emotion network can tell apart.
-    """
-
-    emotions: tuple[str, ...] = ()
-
-    def __init__(self, name: str, sha256: str) -> None:
-        self.name, self.sha256 = name, sha256
-
-    def see(self, video: Video) -> Parts:
-        """Return the parts of a video's frames; raises `DicetalkError` when they cannot be read."""
-        raise NotImplementedError
-
-    def hear(self, samples: np.ndarray, num_frames: int) -> Parts:
-        """Return the parts of sound `(samples,)` during `num_frames` frames; only `sync` has any."""
-        return {}
-
-    def compare(self, first: Tensor, second: Tensor) -> float:
-        """Return the distance of two pictures `(1, 3, height, width)`; only `perceptual` has one."""
-        raise NotImplementedError
 
 
 class InDomainReader(Reader):
@@ -197,15 +158,3 @@ def _load_published(item: ReaderDefinition) -> Reader:
     if item.sha256 is not None and not reader.sha256.startswith(item.sha256):
         raise DicetalkError(f"{item.network} has sha256 {reader.sha256}, the protocol wants {item.sha256}")
     return reader
-
-
-@torch.inference_mode()
-def see(reader: Reader, video: Video) -> Parts:
-    """Call `reader.see` without recording gradients."""
-    return reader.see(video)
-
-
-@torch.inference_mode()
-def hear(reader: Reader, samples: np.ndarray, num_frames: int) -> Parts:
-    """Call `reader.hear` without recording gradients."""
-    return reader.hear(samples, num_frames)

@@ -9,7 +9,7 @@ import pytest
 from fake_face import SquareTracker, picture, row, write_clip
 
 from dicetalk.data import clip, scheduler, track
-from dicetalk.data.index import make_table
+from dicetalk.data.index_table import make_table
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from fake_face import COMPUTE, SETTINGS
 
 from dicetalk.config import load_params
 from dicetalk.data import scheduler
-from dicetalk.data.index import write_index
+from dicetalk.data.index_table import write_index
 from dicetalk.data.preprocess import run_preprocess, stop_after_crashes
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json

@@ -11,7 +11,7 @@ import pytest
 from fake_face import COMPUTE, SETTINGS, picture, write_clip
 
 from dicetalk.data import scheduler
-from dicetalk.data.index import write_index
+from dicetalk.data.index_table import write_index
 from dicetalk.data.preprocess import preprocess_index, run_preprocess, stop_after_crashes
 
 pytestmark = pytest.mark.usefixtures("squares_are_faces")

@@ -18,7 +18,7 @@ from dicetalk.config import load_params
 from dicetalk.data.clip import preprocess_clip
 from dicetalk.data.detect import load_network
 from dicetalk.data.faces import MEDIAPIPE_TO_68, FaceDetector, FaceMesh, FaceTracker
-from dicetalk.data.index import make_table
+from dicetalk.data.index_table import make_table
 from dicetalk.data.media import read_video
 from dicetalk.data.preprocess import run_preprocess
 from dicetalk.data.reasons import Rejected

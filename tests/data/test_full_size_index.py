@@ -18,7 +18,8 @@ import pytest
 
 from dicetalk.config import HdtfIndex, MeadIndex
 from dicetalk.data.hdtf import _lines
-from dicetalk.data.index import build_index, read_index
+from dicetalk.data.index import build_index
+from dicetalk.data.index_table import read_index
 from dicetalk.data.media import write_video
 from dicetalk.labels import CLASSES
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dicetalk.config import MeadIndex
-from dicetalk.data.index import DTYPES, assign_split, build_index, make_table, read_index
+from dicetalk.data.index import assign_split, build_index
+from dicetalk.data.index_table import DTYPES, make_table, read_index
 from dicetalk.errors import DicetalkError
 
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from dicetalk.data import clip, preprocess
 from dicetalk.data.disk import BYTES_PER_PIXEL, report_need
-from dicetalk.data.index import write_index
+from dicetalk.data.index_table import write_index
 from dicetalk.data.preprocess import preprocess_folder, preprocess_index, run_preprocess
 from dicetalk.data.shards import read_samples
 from dicetalk.errors import DicetalkError

@@ -13,7 +13,8 @@ from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.faces import Video
 from dicetalk.evaluation.landmarks import LandmarkReader
 from dicetalk.evaluation.protocol import load_protocol
-from dicetalk.evaluation.readers import load_readers, see
+from dicetalk.evaluation.reader import see
+from dicetalk.evaluation.readers import load_readers
 from dicetalk.labels import emotion_index
 
 # The first two files show the same man in two recordings, each other one somebody else.

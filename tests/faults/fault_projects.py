@@ -68,7 +68,7 @@ def _write_inputs(project: Project) -> None:
     from fake_face import noise, picture, write_clip
 
     from dicetalk.data.folder import index_folder
-    from dicetalk.data.index import write_index
+    from dicetalk.data.index_table import write_index
 
     raw = project.folder / "data/raw"
     raw.mkdir(parents=True)

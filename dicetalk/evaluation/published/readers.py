@@ -34,7 +34,7 @@ from dicetalk.evaluation.published import (
     syncnet_v2,
 )
 from dicetalk.evaluation.published.load import load_published
-from dicetalk.evaluation.readers import Parts, Reader
+from dicetalk.evaluation.reader import Parts, Reader
 from dicetalk.labels import EMOTIONS, emotion_index
 
 BATCH = 16  # fixed, and never across videos: a clip's numbers must not depend on what else is measured
