@@ -22,7 +22,7 @@ def main() -> None:
         stage_work("evaluators", params.compute.resume) as work,
         stage_run("evaluators", params.tracking, settings, work.tags()) as tracker,
     ):
-        clips = [Path("data/processed/mead"), Path("data/processed/hdtf")]
+        clips = [Path("data/processed") / name for name in params.corpora]
         results = train_evaluators(settings, compute, clips, Path("models/evaluators"), work.folder, tracker)
         write_json(Path("metrics/evaluators.json"), results)
 

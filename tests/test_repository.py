@@ -45,8 +45,9 @@ def test_a_stage_depends_on_itself_and_on_the_modules_it_uses(stage: str) -> Non
     assert not unused, f"remove from deps of {stage} in dvc.yaml: {sorted(unused)}"
 
 
-# Read and not declared: how it is computed, where it is logged, and corpora, which come as folders of clips.
-NOT_DECLARED = ("compute", "tracking", "index.names")
+# Read and not declared: how it is computed, where it is logged, and the names of corpora: a `foreach` takes
+# them from `index`, and other stages depend on the file that has them.
+NOT_DECLARED = ("compute", "tracking", "corpora")
 # What does not reach the result: guidance of the short videos that a training shows at its validations.
 SHOWN_ONLY = {"train_diffusion": {"generate"}}
 
@@ -86,6 +87,25 @@ def test_a_stage_declares_the_parameters_it_reads_and_no_others(stage: str) -> N
     unused = {key for key in declared if not any(is_declared(chain, [key]) for chain in read)}
     assert not missing, f"add to params of {stage} in dvc.yaml: {sorted(missing)}"
     assert not unused - {"index"}, f"remove from params of {stage} in dvc.yaml: {sorted(unused)}"
+
+
+def test_stages_that_read_several_corpora_run_again_when_there_are_others() -> None:
+    for stage in STAGES:
+        files = [
+            REPOSITORY / f"stages/{stage}.py",
+            *(REPOSITORY / name for name in closure(REPOSITORY / f"stages/{stage}.py")),
+        ]
+        whole = [
+            file for file in files if file.parent.name == "stages" or "params: Params" in file.read_text()
+        ]
+        several = (
+            any("corpora" in chains(file) for file in whole) or "emotional_folders(" in files[0].read_text()
+        )
+        deps = body(stage)["deps"]
+        if "foreach" in STAGES[stage] or stage == "corpora":
+            assert "data/corpora.json" not in deps
+        else:
+            assert several == ("data/corpora.json" in deps), stage
 
 
 def test_no_stage_depends_on_how_it_is_computed() -> None:
