@@ -11,9 +11,7 @@ def main() -> None:
     from dicetalk.data.corpora.table import corpora_of
     from dicetalk.data.in_use import write_in_use
 
-    params = load_params()
-    emotional = [corpus.name for corpus in corpora_of(params.index) if corpus.classes]
-    write_in_use(params.corpora, emotional)
+    write_in_use({corpus.name: bool(corpus.classes) for corpus in corpora_of(load_params().index)})
 
 
 if __name__ == "__main__":
