@@ -36,7 +36,8 @@ class EncodedClips:
         chosen = table["num_frames"] >= min_frames
         if split is not None:
             chosen &= table["split"] == split
-        _check_unique(table)
+        if len(folders) > 1:
+            _check_unique(table)
         self.table = table[chosen].sort_values(["set", "clip_id"]).reset_index(drop=True)
         if self.table.empty:
             where = ", ".join(str(folder) for folder in folders)
