@@ -293,6 +293,15 @@ def test_sides_are_multiples_near_the_short_side() -> None:
     assert model_size(640, 480, 64, 16) == (80, 64)  # 85.3
 
 
+def test_clip_sees_224_px_standardised_by_its_own_colours() -> None:
+    picture = Image.new("RGB", (40, 30), (255, 0, 51))
+    pixels = preprocessing.clip_pixels(picture)
+    assert pixels.shape == (3, 224, 224)
+    # OpenAI's CLIP: mean and standard deviation of red, green and blue.
+    expected = [(1 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258, (0.2 - 0.40821073) / 0.27577711]
+    assert pixels.flatten(1).mean(1).tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_pixels_become_tensors_and_pictures() -> None:
     image = Image.fromarray(np.array([[[0, 51, 255], [255, 0, 102]]], np.uint8))
     pixels = image_to_tensor(image)
