@@ -18,7 +18,7 @@ from dicetalk.evaluation.mfcc import _filters, mfcc
 from dicetalk.evaluation.networks import IdentityNet, normalise, to_input
 from dicetalk.evaluation.pixels import compare_pixels
 from dicetalk.evaluation.protocol import load_protocol
-from dicetalk.evaluation.syncnet import audio_windows, mouth_region, video_windows
+from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, mouth_region, video_windows
 
 
 def test_mel_filters_are_triangles_of_equal_width_in_mel() -> None:
@@ -77,6 +77,20 @@ def test_sound_windows_are_20_columns_from_their_frame_on() -> None:
     assert short[3, -1].numpy() == pytest.approx(columns[-1], rel=1e-5)
     with pytest.raises(DicetalkError, match="shorter than 8 frames"):
         audio_windows(sound[: 7 * 640 - 200], 8)
+
+
+@torch.no_grad()
+def test_sound_is_standardised_by_the_training_sound() -> None:
+    torch.manual_seed(0)
+    mean, std = np.linspace(-5, 5, 13), np.linspace(1, 3, 13)
+    network = InDomainSyncNet(8, mean, std).eval()
+    windows = torch.randn(2, 20, 13)
+    expected = network.embed_audio(windows)
+    network.mfcc_mean.zero_()
+    network.mfcc_std.fill_(1.0)
+    by_hand = (windows - torch.from_numpy(mean).float()) / torch.from_numpy(std).float()
+    assert torch.allclose(network.embed_audio(by_hand), expected, atol=1e-6)
+    assert expected.norm(dim=-1).tolist() == pytest.approx([1.0, 1.0])
 
 
 def standardised(values: list[float]) -> list[float]:
@@ -196,6 +210,8 @@ def test_pixels_are_compared_over_the_whole_clip() -> None:
     assert seen[1][0].shape == (1, 3, 32, 32)
     assert seen[1][0].mean().item() == pytest.approx(110 / 127.5 - 1, rel=1e-4)
     assert seen[1][1].mean().item() == pytest.approx(100 / 127.5 - 1, rel=1e-4)
+    dark = compare_pixels(np.full_like(real, 3), np.zeros_like(real), definition)
+    assert dark["ssim"] == pytest.approx(c / (9 + c), abs=3e-4)  # 256 for 255 would be 1.9e-3 off
     assert "psnr" not in compare_pixels(real, real, definition)
     larger = np.full((1, 64, 64, 3), 110, np.uint8)
     assert compare_pixels(larger, real, definition)["psnr"] == pytest.approx(10 * math.log10(255**2 / 100))
