@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dicetalk import weights
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.emotion import video_probabilities
 from dicetalk.evaluation.faces import Video
+from dicetalk.evaluation.metrics.emotion import video_probabilities
 from dicetalk.evaluation.networks import to_input
-from dicetalk.evaluation.protocol import Definition, ReaderDefinition, Role
+from dicetalk.evaluation.protocol import Definition, ReaderDefinition
 from dicetalk.evaluation.reader import Parts, Reader
+from dicetalk.evaluation.roles import Role
 from dicetalk.evaluation.store import load_network
 from dicetalk.evaluation.syncnet import audio_windows, mouth_region, video_windows
 from dicetalk.files import sha256_file

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.emotion import video_probabilities
 from dicetalk.evaluation.faces import (
     ARCFACE_POINTS,
     ARCFACE_TEMPLATE,
@@ -22,6 +21,7 @@ from dicetalk.evaluation.faces import (
     face_boxes,
     syncnet_faces,
 )
+from dicetalk.evaluation.metrics.emotion import video_probabilities
 from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.protocol import ReaderDefinition
 from dicetalk.evaluation.published import (
