@@ -153,7 +153,7 @@ def load_readers(definition: Definition, evaluators: Path) -> tuple[dict[Role, R
 
 
 def _load_published(item: ReaderDefinition) -> Reader:
-    from dicetalk.evaluation.published.readers import load_reader
+    from dicetalk.evaluation.published.load import load_reader
 
     reader = load_reader(item)
     if item.sha256 is not None and not reader.sha256.startswith(item.sha256):

@@ -99,9 +99,8 @@ def make_boards(evaluations: Mapping[str, Evaluation]) -> list[Board]:
 
 def board_table(board: Board, metrics: list[str] | None = None) -> dict[str, Any]:
     """Return a board for the template: all of it, or some metrics, and then without floors."""
-    wanted = in_order({*METRICS, *(reading.metric for reading in board.columns)})
-    if metrics is not None:
-        wanted = metrics
+    known = in_order({*METRICS, *(reading.metric for reading in board.columns)})
+    wanted = known if metrics is None else metrics
     columns = sorted(
         (column for column in board.columns.values() if column.reading.metric in wanted),
         key=lambda column: wanted.index(column.reading.metric),
