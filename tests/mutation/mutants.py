@@ -36,7 +36,7 @@ OPERATORS = [
 SAME_NUMBERS = {"to", "cpu", "numpy", "float", "double", "detach", "contiguous", "copy", "item", "tolist"}
 SYMMETRIC_CALLS = {"min", "max", "minimum", "maximum"}  # arguments may change places
 QUIET_CALLS = {"log", "track", "warn", "_format", "_status"}  # what people read, not what is computed
-FOLDERS = ("training", "models", "data", "evaluation")
+FOLDERS = ("training", "models", "data", "evaluation", "evaluation/metrics")
 # No numbers: files, formats, processes. Or code that runs in processes of its own or needs fetched weights.
 LEFT_OUT = {
     "training": {"checkpoint", "manifest", "parallel", "sharding", "pretraining", "tensor_files"},
@@ -61,6 +61,7 @@ LEFT_OUT = {
         *("scheduler", "worker"),
     },
     "evaluation": {"evaluate", "folders", "observations", "protocol", "readers", "session", "show", "store"},
+    "metrics": {"table"},
 }
 
 
