@@ -16,7 +16,8 @@ from dicetalk.errors import DicetalkError
 from dicetalk.evaluation import measure
 from dicetalk.evaluation.clips import Clip, load_processed, read_clip, video_source
 from dicetalk.evaluation.faces import Video, face_boxes, syncnet_faces
-from dicetalk.evaluation.landmarks import FACE, MOUTH, LandmarkReader, pixel_distance
+from dicetalk.evaluation.landmarks import LandmarkReader
+from dicetalk.evaluation.metrics.landmarks import FACE, MOUTH, pixel_distance
 from dicetalk.evaluation.protocol import load_protocol
 
 
