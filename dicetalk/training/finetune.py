@@ -79,7 +79,11 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         "pose_guider": build_pose_guider(settings.pose_guider_channels, denoiser.widths),
         **build_further(denoiser.widths),
     }
-    space = space_factor(codec, size_px, len(settings.pose_guider_channels))
+    geometry = denoiser.geometry(space_factor(codec, size_px, len(settings.pose_guider_channels)))
+    if geometry.time != 1:
+        raise DicetalkError(
+            f"{backbone} has latents of {geometry.time} video frames each; training takes one of 1 so far."
+        )
     pipeline = DiceTalkPipeline(
         vae=codec.autoencoder,
         image_encoder=image_encoder,
@@ -88,7 +92,7 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         **conditioners,
         feature_extractor=_feature_extractor(backbone),
         image_size=size_px,
-        size_multiple=denoiser.geometry(space).size_multiple,
+        size_multiple=geometry.size_multiple,
     )
     trained = ("unet", *conditioners)
     for name in (*trained, "vae", "image_encoder") if compute.sample_clips else trained:

@@ -68,7 +68,8 @@ def test_the_objective_gets_the_priors_and_clips_that_belong_together(
     for own, batches in ((objective.train_priors, train), (objective.test_priors, test)):
         assert np.allclose(own, embed_clips(embedder, batches.clips), atol=1e-5)
     assert objective.motion.tolist() == [12.5, 8.0, 16.0]  # every second frame of 25 a second
-    assert objective.scaling_factor == 1.0  # of the patch autoencoder
+    latents = torch.randn(1, 4, 8, 8)
+    assert torch.equal(objective.portrait(latents), latents)  # the patch autoencoder scales by 1
 
 
 def test_drops_happen_as_often_as_asked():

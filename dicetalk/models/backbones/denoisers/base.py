@@ -26,9 +26,6 @@ class Noise(Protocol):
     def target(self, clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """Return what the network should predict."""
 
-    def denoised(self, noisy: Tensor, prediction: Tensor, sigma: Tensor) -> Tensor:
-        """Return the clean latents that a prediction implies for noisy ones `clean + sigma * noise`."""
-
     def scheduler(self, sigma_min: float = ..., sigma_max: float = ...) -> EulerDiscreteScheduler:
         """Return what steps through noise levels, by default those of the published model.
 

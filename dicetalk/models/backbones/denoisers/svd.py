@@ -26,10 +26,6 @@ class EdmNoise:
         """Return the velocity."""
         return sampling.velocity_target(clean, noise, sigma)
 
-    def denoised(self, noisy: Tensor, prediction: Tensor, sigma: Tensor) -> Tensor:
-        """Return the clean latents that a velocity implies."""
-        return sampling.denoised(noisy, prediction, sigma)
-
     def scheduler(self, sigma_min: float = 0.002, sigma_max: float = 700.0) -> EulerDiscreteScheduler:
         """Return SVD-XT's sampler."""
         return sampling.make_scheduler(sigma_min, sigma_max)

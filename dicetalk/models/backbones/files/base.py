@@ -35,7 +35,7 @@ class Geometry:
     Attributes:
         channels: of a latent.
         space: pixels per latent, along each side.
-        time: video frames per latent frame; 1 for an image autoencoder.
+        time: video frames per latent frame; 1 for an image autoencoder, all that training takes so far.
         size_multiple: what sides of pictures must be multiples of.
         window_frames: latent frames that the network was trained to see together.
     """
@@ -45,14 +45,6 @@ class Geometry:
     time: int
     size_multiple: int
     window_frames: int
-
-    def latent_frames(self, video_frames: int) -> int:
-        """Return how many latent frames cover `video_frames`."""
-        return -(-video_frames // self.time)
-
-    def video_frames(self, latent_frames: int) -> int:
-        """Return how many video frames `latent_frames` decode to."""
-        return latent_frames * self.time
 
 
 class Codec(Protocol):
