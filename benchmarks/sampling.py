@@ -17,6 +17,7 @@ import typer
 from benchmarks import plain
 from benchmarks.measure import compare, report
 from benchmarks.models import TOKEN_DIM, TOKENS, face_mask, mid_size_unet, normal, pose_guider
+from dicetalk.models.backbones.denoisers.svd import SvdDenoiser
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.guidance import Guidance
 from dicetalk.models.sampling import make_scheduler
@@ -70,7 +71,9 @@ def run(unet: DiceTalkUNet, frames: int, window: int, size: int, steps: int, rep
             pose_feature=guider(mask),
         ).padded(window)
         guidance = Guidance(SCALES[0], SCALES[1], SCALES[1])
-        return denoise(unet, scheduler(), noise, conditions, guidance, windows, max_batch=1)[:, :frames]
+        return denoise(SvdDenoiser(unet), scheduler(), noise, conditions, guidance, windows, max_batch=1)[
+            :, :frames
+        ]
 
     name = f"sampling {frames} frames, {steps} steps, windows of {window}, {size} x {size}"
     return compare(name, official, ours, repeats, rtol=0, atol=5e-4)

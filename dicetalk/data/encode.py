@@ -15,7 +15,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,12 @@ from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import SpeechEncoder, load_speech_encoder
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, is_as_noted, noted_path
-from dicetalk.models.backbone import load_component
+from dicetalk.models.backbone import load_codec, load_component
 from dicetalk.models.preprocessing import clip_pixels
 from dicetalk.progress import track
+
+if TYPE_CHECKING:
+    from dicetalk.models.backbones.files.base import Codec
 
 
 @dataclass
@@ -39,14 +42,14 @@ class ClipEncoder:
     """Encodes single clips with the frozen networks.
 
     Attributes:
-        vae: image autoencoder of the backbone.
+        codec: autoencoder of the backbone.
         image_encoder: CLIP vision model of the backbone.
         speech: speech encoder.
         image_embedding_stride: every n-th frame gets an image embedding.
         batch_frames: frames per forward pass.
     """
 
-    vae: Any
+    codec: Codec
     image_encoder: Any
     speech: SpeechEncoder
     image_embedding_stride: int
@@ -68,10 +71,7 @@ class ClipEncoder:
             DicetalkError: when an array holds non-finite values, e.g. latents beyond the range of fp16.
         """
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        latents = [
-            self.vae.encode(batch.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
-            for batch in pixels.split(self.batch_frames)
-        ]
+        latents = [self.codec.encode(batch) for batch in pixels.split(self.batch_frames)]
         images = [Image.fromarray(frame) for frame in frames[:: self.image_embedding_stride]]
         images = torch.stack([clip_pixels(image, self.image_encoder.config.image_size) for image in images])
         embeddings = [
@@ -79,7 +79,7 @@ class ClipEncoder:
             for batch in images.split(self.batch_frames)
         ]
         encoded = {
-            "latents": (torch.cat(latents) * self.vae.config.scaling_factor).half().cpu().numpy(),
+            "latents": torch.cat(latents).half().cpu().numpy(),
             "image_embeddings": torch.cat(embeddings).half().cpu().numpy(),
             "speech": self.speech.encode(samples).astype(np.float16),
             "expression": expression_features(landmarks),
@@ -94,9 +94,10 @@ class ClipEncoder:
 
 def load_clip_encoder(backbone: Path, settings: Encode) -> ClipEncoder:
     """Return the encoder that section `encode` describes with the networks of `backbone`, on a GPU if any."""
-    device = compute_device()
+    device, codec = compute_device(), load_codec(backbone)
+    codec.autoencoder.to(device)
     return ClipEncoder(
-        vae=load_component(backbone, "vae").to(device),
+        codec=codec,
         image_encoder=load_component(backbone, "image_encoder").to(device),
         speech=load_speech_encoder(settings.speech, backbone),
         image_embedding_stride=settings.image_embedding_stride,

@@ -15,6 +15,7 @@ import numpy as np
 
 from dicetalk.config import Speech
 from dicetalk.errors import DicetalkError
+from dicetalk.files import read_json
 
 SAMPLE_RATE_HZ = 16_000
 TOKENS_PER_SECOND = 50
@@ -23,6 +24,8 @@ TOKENS_PER_TICK = 2
 
 WHISPER_CHUNK_SAMPLES = 480_000  # 30 s, encoded without context across chunks (official `process_audio`)
 WHISPER_CHUNK_MELS = 3000
+
+WHISPER_TINY_SHAPE = (5, 384)  # embedding output and four layers, and their width
 
 SPEECH_ENCODER = "speech_encoder"  # subfolder of a model folder
 
@@ -92,11 +95,7 @@ class PhonemeSpeech:
     def __init__(self, folder: Path):
         from dicetalk.models.phonemes import PhonemeEncoder
 
-        if not folder.is_dir():
-            raise DicetalkError(
-                f"{folder} does not exist; `encode.speech.backend: phonemes` needs a backbone that brings a "
-                "speech encoder, such as demo-backbone."
-            )
+        _check_phoneme_encoder(folder)
         self.encoder = PhonemeEncoder.from_pretrained(folder).float().eval()
         self.channels = self.encoder.config.num_mels
         self.spectrogram = LogMelSpeech(self.channels)
@@ -169,6 +168,33 @@ def load_speech_encoder(settings: Speech, models: Path) -> SpeechEncoder:
     from dicetalk import weights
 
     return WhisperSpeech(weights.resolve("whisper-tiny"))
+
+
+def speech_shape(settings: Speech, models: Path | None) -> tuple[int, int]:
+    """Return layers and channels of the features that `load_speech_encoder`'s encoder gives; loads none.
+
+    Args:
+        settings: which encoder.
+        models: folder that holds the phoneme network; None where there is none.
+
+    Raises:
+        DicetalkError: when the phoneme network is asked for and not there.
+    """
+    if settings.backend == "logmel":
+        return LogMelSpeech.num_layers, settings.num_mels
+    if settings.backend == "phonemes":
+        folder = (models or Path("models/backbone")) / SPEECH_ENCODER
+        _check_phoneme_encoder(folder)
+        return PhonemeSpeech.num_layers, read_json(folder / "config.json")["num_mels"]
+    return WHISPER_TINY_SHAPE
+
+
+def _check_phoneme_encoder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DicetalkError(
+            f"{folder} does not exist; `encode.speech.backend: phonemes` needs a backbone that brings a "
+            "speech encoder, such as demo-backbone."
+        )
 
 
 def count_tokens(samples: np.ndarray) -> int:

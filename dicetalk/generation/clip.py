@@ -34,7 +34,6 @@ from dicetalk.generation.interpolation import Interpolator, load_interpolator, t
 from dicetalk.generation.portrait import Portrait, read_portrait
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.pipeline import DiceTalkPipeline
-from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.windows import WindowPlan
 from dicetalk.training.priors import PRIORS_FILE, load_priors, prior_name
 
@@ -162,7 +161,7 @@ def generate_frames(model: TalkingModel, requests: Sequence[Request], settings: 
     windows = [audio_windows(r.speech, r.num_frames, stride, window_tokens) for r in requests]
     masks = face_masks(np.array([request.portrait.mask_box for request in requests]), pixels.shape[1])
     pipeline = model.pipeline
-    pipeline.scheduler = make_scheduler(settings.sigma_min, settings.sigma_max)
+    pipeline.scheduler = pipeline.denoiser.noise.scheduler(settings.sigma_min, settings.sigma_max)
     with autocast(pipeline.device, settings.mixed_precision):
         frames = pipeline(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1,
@@ -175,7 +174,7 @@ def generate_frames(model: TalkingModel, requests: Sequence[Request], settings: 
             emotion_scale=settings.emotion_scale,
             guidance_sigmas=settings.guidance_sigmas,
             windows=WindowPlan(
-                pipeline.unet.config.num_frames, settings.window_overlap, ring=settings.ring_windows
+                pipeline.geometry.window_frames, settings.window_overlap, ring=settings.ring_windows
             ),
             fps=model.settings["fps"] / stride,
             generator=[torch.Generator().manual_seed(request.seed) for request in requests],

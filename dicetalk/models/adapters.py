@@ -1,89 +1,58 @@
 """Decoupled cross-attention: image, audio and emotion tokens each keep their own keys and values.
 
-diffusers' spatio-temporal blocks hand their attention layers one tensor only, so the conditions of a forward
-pass travel beside it: `DiceTalkUNet.forward` puts a `Conditions` in place with `use_conditions`, the
-processors read it. A context variable rather than an attribute keeps threads and copies of a model apart.
+diffusers' spatio-temporal blocks hand their attention layers one tensor, `encoder_hidden_states`, which they
+pass on untouched. In its place `DiceTalkUNet.forward` gives them a tuple of all that its layers need: plain
+arguments, which gradient checkpointing and compilers see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from dicetalk.models.token_sets import TokenSets
 
 
-@dataclass
-class Conditions:
-    """What the UNet's layers need to know in one forward pass.
+class AttentionConditions(NamedTuple):
+    """What the cross-attention layers of one forward pass attend to.
 
-    Args:
-        num_frames: frames per sample.
+    Attributes:
         image_tokens: `(batch, frames or 1, tokens, dim)`.
         adapter_tokens: audio and emotion tokens, each `(batch, frames or 1, tokens, dim)` or picked from
             sets.
+        image_mean: mean of the image tokens over the frames `(batch, 1, tokens, dim)`, for temporal layers.
+        adapter_means: likewise of each adapter's tokens.
         scales: weight of each adapter; a scale of 0 skips it.
         face_masks: face mask per resolution `(batch or 1, 1, height * width, 1)`, by `height * width`; empty:
             no mask.
-        pose_feature: `(batch, frames or 1, channels, height, width)`, added after `conv_in`.
-        image_mean: mean of the image tokens over the frames `(batch, 1, tokens, dim)`, for temporal layers.
-        adapter_means: likewise of each adapter's tokens.
-        mid_features: written by the UNet: mid-block output `(batch * frames, channels, height, width)`.
     """
 
-    num_frames: int
     image_tokens: torch.Tensor
     adapter_tokens: tuple[torch.Tensor | TokenSets, ...]
+    image_mean: torch.Tensor
+    adapter_means: tuple[torch.Tensor, ...]
     scales: tuple[float, ...]
-    face_masks: dict[int, torch.Tensor] = field(default_factory=dict)
-    pose_feature: torch.Tensor | None = None
-    image_mean: torch.Tensor = field(init=False)
-    adapter_means: tuple[torch.Tensor, ...] = field(init=False)
-    mid_features: torch.Tensor | None = None
+    face_masks: dict[int, torch.Tensor]
 
-    def __post_init__(self) -> None:
-        self.image_mean = self.image_tokens.mean(dim=1, keepdim=True)
-        self.adapter_means = tuple(
+    @classmethod
+    def of(
+        cls,
+        image_tokens: torch.Tensor,
+        adapter_tokens: tuple[torch.Tensor | TokenSets, ...],
+        scales: tuple[float, ...],
+        face_masks: dict[int, torch.Tensor] | None = None,
+    ) -> AttentionConditions:
+        """Return the conditions with the means that temporal layers attend to."""
+        means = (
             (tokens.gather() if isinstance(tokens, TokenSets) else tokens).mean(dim=1, keepdim=True)
-            for tokens in self.adapter_tokens
+            for tokens in adapter_tokens
         )
-
-
-_CONDITIONS: ContextVar[Conditions] = ContextVar("conditions")
-
-
-def current_conditions() -> Conditions:
-    """Return the conditions of the forward pass that is running."""
-    return _CONDITIONS.get()
-
-
-@contextmanager
-def use_conditions(conditions: Conditions) -> Iterator[None]:
-    """Make `conditions` the current ones inside the `with` block."""
-    token = _CONDITIONS.set(conditions)
-    try:
-        yield
-    finally:
-        _CONDITIONS.reset(token)
-
-
-def checkpoint_with_conditions(module: Callable[..., torch.Tensor], *args: object) -> torch.Tensor:
-    """Gradient checkpointing whose recomputation sees the conditions of its own forward pass."""
-    conditions = current_conditions()
-
-    def run(*inputs: object) -> torch.Tensor:
-        with use_conditions(conditions):
-            return module(*inputs)
-
-    return checkpoint(run, *args, use_reentrant=False)
+        image_mean = image_tokens.mean(dim=1, keepdim=True)
+        return cls(image_tokens, adapter_tokens, image_mean, tuple(means), scales, face_masks or {})
 
 
 class AdapterAttnProcessor(nn.Module):
@@ -117,23 +86,24 @@ class AdapterAttnProcessor(nn.Module):
         self,
         attn: Attention,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: AttentionConditions,
+        attention_mask: None = None,
     ) -> torch.Tensor:
-        """Attend from `hidden_states` to the current conditions.
+        """Attend from `hidden_states` to the conditions.
 
         Args:
             attn: the layer this processor serves.
             hidden_states: `(batch * frames, pixels, channels)`, or in temporal layers
                 `(batch * pixels, frames, channels)`.
-            encoder_hidden_states: ignored, see the module docstring.
+            encoder_hidden_states: the conditions, see the module docstring.
             attention_mask: ignored, there is none.
 
         Returns:
             Same shape as `hidden_states`.
         """
-        conditions = current_conditions()
-        batch, groups = conditions.image_tokens.shape[0], 1 if self.temporal else conditions.num_frames
+        conditions = encoder_hidden_states
+        batch = conditions.image_tokens.shape[0]
+        groups = 1 if self.temporal else hidden_states.shape[0] // batch
         # All queries that share one set of tokens form one group: (batch, groups, queries, channels)
         grouped = hidden_states.reshape(batch, groups, -1, hidden_states.shape[-1])
         query: torch.Tensor | None = None

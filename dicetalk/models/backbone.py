@@ -6,19 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch import nn
-from transformers import CLIPVisionModelWithProjection
 
-from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json
-from dicetalk.models.autoencoder import PatchAutoencoder
-
-COMPONENT_CLASSES = {
-    "vae": (PatchAutoencoder, AutoencoderKLTemporalDecoder, AutoencoderKL),
-    "image_encoder": (CLIPVisionModelWithProjection,),
-    "unet": (UNetSpatioTemporalConditionModel,),
-}
+from dicetalk.models.backbones.files.base import Codec, Widths
+from dicetalk.models.backbones.files.table import files_of
 
 
 def load_component(backbone: Path, name: str) -> nn.Module:
@@ -26,23 +18,37 @@ def load_component(backbone: Path, name: str) -> nn.Module:
 
     Args:
         backbone: `models/backbone`.
-        name: `vae`, `image_encoder` or `unet`.
+        name: subfolder, for Stable Video Diffusion `vae`, `image_encoder` or `unet`.
 
     Raises:
         DicetalkError: when the component is missing or of a class this project does not know.
     """
-    config = component_config(backbone, name)
-    found = config.get("_class_name") or config.get("architectures", ["nothing"])[0]
-    known = {cls.__name__: cls for cls in COMPONENT_CLASSES[name]}
-    if found not in known:
-        raise DicetalkError(f"{backbone / name} holds {found}; expected {' or '.join(known)}.")
+    cls = component_class(backbone, name)
     variant = "fp16" if any((backbone / name).glob("*.fp16.safetensors")) else None
-    module = known[found].from_pretrained(
+    module = cls.from_pretrained(
         backbone / name, torch_dtype=torch.float32, variant=variant, use_safetensors=True
     )
     return module.eval()
 
 
+def component_class(backbone: Path, name: str) -> Any:
+    """Return the class that the configuration of a network names; raises as `load_component`."""
+    config = component_config(backbone, name)
+    found = config.get("_class_name") or config.get("architectures", ["nothing"])[0]
+    return files_of(backbone).known(name, found, backbone / name)
+
+
 def component_config(backbone: Path, name: str) -> dict[str, Any]:
     """Return the configuration of one network of a backbone."""
     return read_json(Path(backbone) / name / "config.json")
+
+
+def read_widths(backbone: Path) -> Widths:
+    """Return the widths of a backbone's denoiser."""
+    files = files_of(backbone)
+    return files.widths(component_config(backbone, files.denoiser))
+
+
+def load_codec(backbone: Path) -> Codec:
+    """Load the autoencoder of a backbone; raises as `load_component`."""
+    return files_of(backbone).codec(load_component(backbone, "vae"))

@@ -1,4 +1,4 @@
-"""How many samples (clip x window x guidance branch) of the UNet fit into a memory budget."""
+"""How many samples (clip x window x guidance branch) of the network fit into a memory budget."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dicetalk.errors import DicetalkError
+from dicetalk.models.backbones.denoisers.base import Conditions, Denoiser
+from dicetalk.models.conditions.table import adapted
 from dicetalk.models.cost import CostMeter
-from dicetalk.models.unet import DiceTalkUNet
+
+SPACE = 8  # pixels per latent of the simulated face mask, which is small beside everything else
 
 
 def samples_within(
-    budget_gib: float, unet: DiceTalkUNet, num_frames: int, height: int, width: int, num_tokens: int
+    budget_gib: float, denoiser: Denoiser, num_frames: int, height: int, width: int, num_tokens: int
 ) -> int:
     """Return the largest batch whose forward pass stays within a budget.
 
@@ -20,38 +23,38 @@ def samples_within(
 
     Args:
         budget_gib: memory for activations.
-        unet: the network; only its configuration and dtype are used.
+        denoiser: the network; only its configuration and dtype are used.
         num_frames: frames per window.
         height: of the latents.
         width: of the latents.
-        num_tokens: audio tokens per frame, and emotion tokens.
+        num_tokens: most tokens per frame that a condition with an adapter has.
 
     Raises:
         DicetalkError: when not even one sample fits.
     """
-    config = unet.config
-    dim = config.cross_attention_dim
+    dtype = denoiser.network.dtype
     with FakeTensorMode(), torch.no_grad():
-        twin = DiceTalkUNet.from_config(config)
-        for module in twin.modules():  # `to` cannot convert fake parameters
+        twin = denoiser.empty(denoiser.network.config)
+        for module in twin.network.modules():  # `to` cannot convert fake parameters
             for name, weight in list(module.named_parameters(recurse=False)):
-                setattr(module, name, torch.nn.Parameter(weight.to(unet.dtype)))
+                setattr(module, name, torch.nn.Parameter(weight.to(dtype)))
 
         def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, dtype=unet.dtype)
+            return torch.randn(*shape, dtype=dtype)
 
-        inputs = {
-            "sample": normal(1, num_frames, config.in_channels, height, width),
-            "timestep": torch.zeros(1),
-            "encoder_hidden_states": normal(1, 1, dim),
-            "added_time_ids": normal(1, 3),
-            "audio_tokens": normal(1, num_frames, num_tokens, dim),
-            "emotion_tokens": normal(1, num_frames, num_tokens, dim),
-            "face_mask": normal(1, 1, 8 * height, 8 * width),
-            "pose_feature": normal(1, config.block_out_channels[0], height, width),
-        }
+        widths, geometry = twin.widths, twin.geometry(SPACE)
+        latent = (geometry.channels, height, width)
+        conditions = Conditions(
+            portrait=normal(1, *latent),
+            image=normal(1, 1, widths.tokens),
+            adapted=tuple(normal(1, num_frames, num_tokens, widths.tokens) for _ in adapted()),
+            motion=normal(1, 3),
+            face_mask=normal(1, 1, SPACE * height, SPACE * width),
+            pose=normal(1, widths.pose, height, width),
+        )
+        inputs = twin.inputs(normal(1, num_frames, *latent), torch.ones(()), conditions)
         with CostMeter() as memory:
-            twin(**inputs)
+            twin.network(**inputs)
     samples = int(budget_gib * 2**30 // memory.peak_bytes)
     if samples < 1:
         raise DicetalkError(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler
 
+from dicetalk.models.backbones.denoisers.base import Conditions, Denoiser
+from dicetalk.models.conditions.table import adapted
 from dicetalk.models.guidance import Branch, Guidance
 from dicetalk.models.token_sets import TokenSets, fits_cache
-from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.models.windows import WindowPlan
 
 
 @dataclass
 class ConditionTokens:
-    """What the UNet's cross-attention sees of portrait, speech and emotion, for clips of equal length.
+    """What the network's cross-attention sees of portrait, speech and emotion, for clips of equal length.
 
     Args:
         image_tokens: image embedding `(batch, 1, dim)`.
@@ -26,6 +27,7 @@ class ConditionTokens:
         emotion_tokens: `(batch, frames or 1, tokens, dim)`.
         null_audio_tokens: `(1, 1, tokens, dim)`.
         null_emotion_tokens: `(1, 1, tokens, dim)`.
+        further_tokens: of other conditions with adapters, tokens and null tokens by name.
     """
 
     image_tokens: torch.Tensor
@@ -33,6 +35,26 @@ class ConditionTokens:
     emotion_tokens: torch.Tensor
     null_audio_tokens: torch.Tensor
     null_emotion_tokens: torch.Tensor
+    further_tokens: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, kw_only=True)
+
+    def adapted(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Return tokens and null tokens of all conditions with adapters, by name in the table's order."""
+        known = {
+            "audio": (self.audio_tokens, self.null_audio_tokens),
+            "emotion": (self.emotion_tokens, self.null_emotion_tokens),
+            **self.further_tokens,
+        }
+        return {condition.name: known[condition.name] for condition in adapted()}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+        """Return all fields by name, on a device and in a precision."""
+        further = {
+            name: (tokens.to(device, dtype), null.to(device, dtype))
+            for name, (tokens, null) in self.further_tokens.items()
+        }
+        fields = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved = {name: value.to(device, dtype) for name, value in fields.items()}
+        return {**moved, "further_tokens": further}
 
 
 @dataclass
@@ -58,13 +80,9 @@ class ClipConditions(ConditionTokens):
         """Return conditions with unconditional frames appended, as the official ring of windows needs."""
         return replace(self, num_padding_frames=num_padding_frames)
 
-    def audio_sets(self, inner_dims: int) -> TokenSets:
-        """Return the unconditional audio tokens (set 0) and those of every frame of every clip."""
-        return _sets(self.null_audio_tokens, self.audio_tokens, inner_dims)
-
-    def emotion_sets(self, inner_dims: int) -> TokenSets:
-        """Return the unconditional emotion tokens (set 0) and those of every clip, or of its every frame."""
-        return _sets(self.null_emotion_tokens, self.emotion_tokens, inner_dims)
+    def token_sets(self, inner_dims: int) -> dict[str, TokenSets]:
+        """Return, for each adapter, the unconditional tokens (set 0) and those of every clip and frame."""
+        return {name: _sets(null, tokens, inner_dims) for name, (tokens, null) in self.adapted().items()}
 
     def set_index(self, tokens: torch.Tensor, clip: int, frames: torch.Tensor) -> torch.Tensor:
         """Return which set each of a clip's `frames` attends to; padding frames: the unconditional one."""
@@ -72,30 +90,41 @@ class ClipConditions(ConditionTokens):
         own = 1 + clip * num_sets + frames.clamp(max=num_sets - 1)
         return torch.where(frames < self.audio_tokens.shape[1], own, 0)
 
-    def unet_inputs(self, clip: int, frames: torch.Tensor, branch: Branch) -> dict[str, torch.Tensor]:
-        """Return one sample's UNet inputs, without batch axis: one clip, one window of frames, one branch.
+    def batch(
+        self, samples: list[tuple[int, torch.Tensor, Branch]], sets: dict[str, TokenSets]
+    ) -> Conditions:
+        """Return the conditions of samples: a clip, a window of its frames and a branch each.
 
-        In place of audio and emotion tokens there are indices into `audio_sets` and `emotion_sets`.
+        Args:
+            samples: with windows of equal length.
+            sets: result of `token_sets`.
         """
-        with_image, with_audio, with_emotion = branch.value
-        image_latent, image_token = self.image_latents[clip], self.image_tokens[clip]
-        audio, emotion = (
-            self.set_index(tokens, clip, frames) for tokens in (self.audio_tokens, self.emotion_tokens)
+        clips = [clip for clip, _, _ in samples]
+
+        def kept(values: torch.Tensor) -> torch.Tensor:
+            """Values of each sample's clip, zero where its branch drops the image."""
+            dropped = torch.zeros_like(values[0])
+            return torch.stack(
+                [values[clip] if "image" in branch else dropped for clip, _, branch in samples]
+            )
+
+        def index(name: str, tokens: torch.Tensor) -> torch.Tensor:
+            rows = [self.set_index(tokens, *sample[:2]) * (name in sample[2]) for sample in samples]
+            return torch.stack(rows)
+
+        return Conditions(
+            portrait=kept(self.image_latents),
+            image=kept(self.image_tokens),
+            adapted=tuple(sets[name].at(index(name, tokens)) for name, (tokens, _) in self.adapted().items()),
+            motion=self.added_time_ids[clips],
+            face_mask=self.face_mask[clips],
+            pose=self.pose_feature[clips],
         )
-        return {
-            "image_latents": image_latent if with_image else torch.zeros_like(image_latent),
-            "encoder_hidden_states": image_token if with_image else torch.zeros_like(image_token),
-            "audio_tokens": audio if with_audio else torch.zeros_like(audio),
-            "emotion_tokens": emotion if with_emotion else torch.zeros_like(emotion),
-            "added_time_ids": self.added_time_ids[clip],
-            "face_mask": self.face_mask[clip],
-            "pose_feature": self.pose_feature[clip],
-        }
 
 
 @torch.no_grad()
 def denoise(
-    unet: DiceTalkUNet,
+    denoiser: Denoiser,
     scheduler: EulerDiscreteScheduler,
     latents: torch.Tensor,
     conditions: ClipConditions,
@@ -107,15 +136,14 @@ def denoise(
 ) -> torch.Tensor:
     """Denoise a batch of clips.
 
-    The velocities of all windows and branches are combined before the Euler step. The official code averages
-    the windows' results after the step; the step is linear in the velocity, so both are the same.
+    The predictions of all windows and branches are combined before the scheduler's step. The official code
+    averages the windows' results after the step; the step is linear in the prediction, so both are the same.
 
     Args:
-        unet: the network; its dtype decides the precision of the forward passes.
+        denoiser: the network; its dtype decides the precision of the forward passes.
         scheduler: with `set_timesteps` already called.
-        latents: noisy latents at the first step's noise level `(batch, frames, channels, height, width)`,
-            padding frames included; float32 is recommended, at sigma 700 half precision is coarser than the
-            signal.
+        latents: the scheduler's state at the first step `(batch, frames, channels, height, width)`, padding
+            frames included; float32 is recommended, at sigma 700 half precision is coarser than the signal.
         conditions: for the same frames, see `ClipConditions.padded`.
         guidance: scales of the conditions.
         windows: how frames are grouped.
@@ -131,45 +159,32 @@ def denoise(
     scheduler.set_begin_index(first_step)
     batch, num_frames = latents.shape[:2]
     # Adapters' keys and values depend neither on the step nor on the noise: each set is projected once
-    inner_dims = unet.spatial_adapter_dims()
-    audio, emotion = conditions.audio_sets(inner_dims), conditions.emotion_sets(inner_dims)
+    sets = conditions.token_sets(denoiser.adapter_width())
     for step, timestep in enumerate(timesteps):
         # 1. This step's samples
-        weights = guidance.branch_weights(step, len(timesteps), scheduler.sigmas[first_step + step].item())
+        sigma = scheduler.sigmas[first_step + step]
+        weights = guidance.branch_weights(step, len(timesteps), sigma.item())
         frame_indices = windows.frame_indices(num_frames, step).to(latents.device)
         samples = list(product(range(batch), frame_indices, weights))
-        noisy = scheduler.scale_model_input(latents, timestep).to(unet.dtype)
+        scaled = denoiser.noise.state_input(scheduler, latents, timestep).to(denoiser.network.dtype)
 
-        # 2. Velocities, summed over branches and windows
-        velocity = torch.zeros_like(latents, dtype=torch.float32)
+        # 2. Predictions, summed over branches and windows
+        combined = torch.zeros_like(latents, dtype=torch.float32)
         chunk_size = max_batch or len(samples)
         for start in range(0, len(samples), chunk_size):
             chunk = samples[start : start + chunk_size]
-            inputs = _stack(noisy, conditions, chunk)
-            inputs["audio_tokens"] = audio.at(inputs["audio_tokens"])
-            inputs["emotion_tokens"] = emotion.at(inputs["emotion_tokens"])
-            predictions = unet(timestep=timestep, **inputs).sample.float()
+            inputs = torch.stack([scaled[clip, frames] for clip, frames, _ in chunk])
+            predictions = denoiser.predict(inputs, sigma, conditions.batch(chunk, sets)).output.float()
             for (clip, frames, branch), prediction in zip(chunk, predictions, strict=True):
-                velocity[clip, frames] += weights[branch] * prediction
+                combined[clip, frames] += weights[branch] * prediction
 
-        # 3. Average where windows overlap, then one Euler step
+        # 3. Average where windows overlap, then one step of the scheduler
         counts = frame_indices.flatten().bincount(minlength=num_frames)
-        velocity /= counts[:, None, None, None]
-        latents = scheduler.step(velocity, timestep, latents).prev_sample
+        combined /= counts[:, None, None, None]
+        latents = scheduler.step(combined, timestep, latents).prev_sample
         if on_step is not None:
             latents = on_step(step, timestep, latents)
     return latents
-
-
-def _stack(
-    noisy: torch.Tensor, conditions: ClipConditions, chunk: list[tuple[int, torch.Tensor, Branch]]
-) -> dict[str, Any]:
-    """Batch the UNet inputs of `(clip, frames, branch)` samples."""
-    inputs = [conditions.unet_inputs(*sample) for sample in chunk]
-    stacked = {name: torch.stack([item[name] for item in inputs]) for name in inputs[0]}
-    windows = torch.stack([noisy[clip, frames] for clip, frames, _ in chunk])
-    image_latents = stacked.pop("image_latents")[:, None].expand(-1, windows.shape[1], -1, -1, -1)
-    return {"sample": torch.cat([windows, image_latents.to(windows.dtype)], dim=2), **stacked}
 
 
 def _sets(null_tokens: torch.Tensor, tokens: torch.Tensor, inner_dims: int) -> TokenSets:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention import FeedForward, TemporalBasicTransformerBlock
+from diffusers.models.attention import FeedForward
 from torch import nn
 from torch.nn import functional as F
 
@@ -58,27 +58,6 @@ class PiecewiseFeedForward(FeedForward):
         return output.unflatten(0, hidden_states.shape[:-1])
 
 
-class CheckpointedTemporalBlock(TemporalBasicTransformerBlock):
-    """Temporal transformer block with the switch for gradient checkpointing that diffusers' lacks.
-
-    diffusers sets both attributes of every module that has the first one.
-    """
-
-    gradient_checkpointing = False
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        num_frames: int,
-        encoder_hidden_states: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Attend along the frames of `(batch * frames, pixels, channels)`; same shape."""
-        inputs = hidden_states, num_frames, encoder_hidden_states
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(super().forward, *inputs)
-        return super().forward(*inputs)
-
-
 def use_fast_layers(model: nn.Module) -> None:
     """Replace layers of `model` in place; parameters, their names and the random state stay as they are."""
     for parent in list(model.modules()):
@@ -89,8 +68,6 @@ def use_fast_layers(model: nn.Module) -> None:
                 setattr(parent, name, _like_geglu(layer))
             elif type(layer) is FeedForward and type(layer.net[-1]) is nn.Linear:
                 layer.__class__ = PiecewiseFeedForward
-            elif type(layer) is TemporalBasicTransformerBlock:
-                layer.__class__ = CheckpointedTemporalBlock
 
 
 def _along_frames(conv: nn.Conv3d) -> bool:

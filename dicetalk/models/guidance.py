@@ -1,25 +1,20 @@
-"""Classifier-free guidance over image (identity), speech and emotion."""
+"""Classifier-free guidance over image (identity), speech, emotion and further conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dicetalk.models.conditions.table import guided
 
 Scale = float | tuple[float, float]
 
+Branch = tuple[str, ...]
+"""An evaluation of the network: the names of the conditions it is given, in the order of guidance.
 
-class Branch(Enum):
-    """A UNet evaluation; the value says which of (image, audio, emotion) it is conditioned on.
-
-    Unconditioned means a zero image token and image latent, the audio tokens of a zero window, and the
-    emotion tokens of a zero prior. The face mask and its pose feature stay in every branch.
-    """
-
-    NOTHING = (False, False, False)
-    IMAGE = (True, False, False)
-    IMAGE_AUDIO = (True, True, False)
-    EVERYTHING = (True, True, True)
+Not given means a zero image token and image latent, the audio tokens of a zero window, and the emotion tokens
+of a zero prior. The face mask and its pose feature stay in every branch.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class Guidance:
     """How strongly each condition is followed; a pair is a linear ramp from the first to the last step.
 
     v = v_nothing + identity * (v_image - v_nothing) + audio * (v_image_audio - v_image)
-        + emotion * (v_everything - v_image_audio)
+        + emotion * (v_everything - v_image_audio), and so on for further conditions
 
     With equal audio and emotion scales this is the official formula with its joint scale, where the image +
     audio branch cancels out.
@@ -38,26 +33,24 @@ class Guidance:
         emotion: official `emo_scale`.
         sigmas: lowest and highest noise level that is guided, others evaluate only the fully conditioned
             branch (Kynkaanniemi et al. 2024, arXiv 2404.07724); None, as in the official code: every level.
+        further: scales of other conditions by name; those of the table where one is missing.
     """
 
     identity: Scale = 3.0
     audio: Scale = 6.0
     emotion: Scale = 6.0
     sigmas: Sequence[float] | None = None
+    further: Mapping[str, Scale] = field(default_factory=dict)
 
     def branch_weights(self, step: int, num_steps: int, sigma: float) -> dict[Branch, float]:
         """Return each branch's factor at a step (they sum to 1), without those whose factor is 0."""
+        names = tuple(condition.name for condition in guided())
         if self.sigmas is not None and not self.sigmas[0] <= sigma <= self.sigmas[1]:
-            return {Branch.EVERYTHING: 1.0}
-        identity, audio, emotion = (
-            _at_step(s, step, num_steps) for s in (self.identity, self.audio, self.emotion)
-        )
-        weights = {
-            Branch.NOTHING: 1.0 - identity,
-            Branch.IMAGE: identity - audio,
-            Branch.IMAGE_AUDIO: audio - emotion,
-            Branch.EVERYTHING: emotion,
-        }
+            return {names: 1.0}
+        given = {"image": self.identity, "audio": self.audio, "emotion": self.emotion, **self.further}
+        scales = [given.get(condition.name, condition.scale) for condition in guided()]
+        factors = [1.0, *(_at_step(scale, step, num_steps) for scale in scales), 0.0]
+        weights = {names[:count]: factors[count] - factors[count + 1] for count in range(len(names) + 1)}
         return {branch: weight for branch, weight in weights.items() if weight != 0}
 
 

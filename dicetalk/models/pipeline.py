@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ from dicetalk.models.pipeline_io import (
     to_output,
 )
 from dicetalk.models.pipeline_networks import DiceTalkNetworks
-from dicetalk.models.sampling import add_noise
 from dicetalk.models.windows import WindowPlan
 
 
@@ -64,6 +63,8 @@ class DiceTalkPipeline(DiceTalkNetworks):
         callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         tokens: ConditionTokens | None = None,
+        further: Mapping[str, torch.Tensor] | None = None,
+        further_scales: Mapping[str, Scale] | None = None,
         return_dict: bool = True,
     ) -> DiceTalkPipelineOutput | tuple[Any]:
         """Generate one video per portrait; all of the same number of frames.
@@ -100,6 +101,8 @@ class DiceTalkPipeline(DiceTalkNetworks):
                 dictionary; also diffusers' callback objects.
             callback_on_step_end_tensor_inputs: what that dictionary holds.
             tokens: result of `encode_tokens`, in place of `audio_windows` and `emotion_prior`.
+            further: inputs of further conditions of `dicetalk.models.conditions` by name, batch axis first.
+            further_scales: guidance towards them by name; by default that of the table.
             return_dict: False returns a tuple.
 
         Returns:
@@ -115,6 +118,7 @@ class DiceTalkPipeline(DiceTalkNetworks):
             "identity_scale": identity_scale,
             "audio_scale": audio_scale,
             "emotion_scale": emotion_scale,
+            **(further_scales or {}),
         }
         check_options(
             num_inference_steps,
@@ -136,13 +140,15 @@ class DiceTalkPipeline(DiceTalkNetworks):
         else:
             check_shapes(pixels, tokens.audio_tokens, tokens.emotion_tokens, face_mask)
         batch, num_frames = (audio_windows if tokens is None else tokens.audio_tokens).shape[:2]
-        windows = windows or WindowPlan(size=self.unet.config.num_frames)
+        denoiser, geometry = self.denoiser, self.geometry
+        windows = windows or WindowPlan(size=geometry.window_frames)
         total_frames = num_frames + windows.num_padding_frames
-        latent_size = [side // self._vae_factor for side in pixels.shape[-2:]]
-        latent_shape = (batch, total_frames, self.unet.config.out_channels, *latent_size)
+        latent_size = [side // geometry.space for side in pixels.shape[-2:]]
+        latent_shape = (batch, total_frames, geometry.channels, *latent_size)
         check_noise(latents, latent_shape, generator)
 
-        # 2. Noise; drawn for the image even at strength 0 so that a seed gives the official noise
+        # 2. Noise. The portrait's is drawn even where it is not added, as the official code does: otherwise
+        # the same seed would give the latents other numbers than there.
         dtype, device = self.unet.dtype, self._execution_device
         image_noise = randn_tensor(pixels.shape, generator=generator, device=device)
         clean_latents = self.encode_images(pixels)
@@ -154,10 +160,10 @@ class DiceTalkPipeline(DiceTalkNetworks):
 
         # 3. Conditions
         if tokens is None:
-            tokens = self.encode_tokens(pixels, audio_windows, emotion_prior)
+            tokens = self.encode_tokens(pixels, audio_windows, emotion_prior, further)
         time_ids = torch.tensor([fps, motion_bucket_id, expression_bucket_id], dtype=dtype, device=device)
         conditions = ClipConditions(
-            **{name: value.to(device, dtype) for name, value in vars(tokens).items()},
+            **tokens.to(device, dtype),
             image_latents=image_latents,
             face_mask=face_mask.to(device, dtype),
             pose_feature=self.pose_guider(face_mask.to(device, self.pose_guider.dtype)).to(dtype),
@@ -169,13 +175,13 @@ class DiceTalkPipeline(DiceTalkNetworks):
         first_step = num_inference_steps - int(num_inference_steps * strength)
         sigma = self.scheduler.sigmas[first_step].to(device)
         start = self.vae.config.scaling_factor * clean_latents.float()[:, None]
-        latents = add_noise(start, latents.to(device).float(), sigma)
+        latents = denoiser.noise.start(start, latents.to(device).float(), sigma)
 
         # 5. Denoise
         if memory_budget_gib is not None:
             window, (height, width) = min(windows.size, total_frames), clean_latents.shape[-2:]
-            num_tokens = conditions.audio_tokens.shape[2]
-            max_batch = samples_within(memory_budget_gib, self.unet, window, height, width, num_tokens)
+            num_tokens = max(tokens.shape[2] for tokens, _ in conditions.adapted().values())
+            max_batch = samples_within(memory_budget_gib, denoiser, window, height, width, num_tokens)
         self._num_timesteps = num_inference_steps - first_step
         with self.progress_bar(total=self._num_timesteps) as progress:
 
@@ -186,11 +192,11 @@ class DiceTalkPipeline(DiceTalkNetworks):
                 return callback_on_step_end(self, step, timestep, {"latents": latents})["latents"]
 
             latents = denoise(
-                self.unet,
+                denoiser,
                 self.scheduler,
                 latents,
                 conditions.padded(windows.num_padding_frames),
-                Guidance(identity_scale, audio_scale, emotion_scale, guidance_sigmas),
+                Guidance(identity_scale, audio_scale, emotion_scale, guidance_sigmas, further_scales or {}),
                 windows,
                 max_batch=max_batch,
                 first_step=first_step,

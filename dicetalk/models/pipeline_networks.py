@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+
 import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.models.modeling_utils import ModelMixin
@@ -10,6 +13,11 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from dicetalk.errors import DicetalkError
 from dicetalk.models import autoencoder  # noqa: F401  # diffusers loads only classes of imported modules
+from dicetalk.models.backbones.denoisers.base import Denoiser
+from dicetalk.models.backbones.denoisers.table import denoiser_of
+from dicetalk.models.backbones.files.base import Geometry
+from dicetalk.models.conditions.base import AdaptedCondition
+from dicetalk.models.conditions.table import adapted
 from dicetalk.models.decoding import decode_video
 from dicetalk.models.denoising import ConditionTokens
 from dicetalk.models.emotion import EmotionModel
@@ -41,6 +49,7 @@ class DiceTalkNetworks(DiffusionPipeline):
         feature_extractor: its mean and standard deviation normalise CLIP's input; `None`: CLIP's own.
         image_size: short side that PIL images are resized to.
         size_multiple: sides are multiples of this: autoencoder factor times the UNet's downsampling.
+        further: networks of further conditions, see `dicetalk.models.conditions`.
     """
 
     model_cpu_offload_seq = "audio_projection->emotion_model->image_encoder->pose_guider->unet->vae"
@@ -60,6 +69,7 @@ class DiceTalkNetworks(DiffusionPipeline):
         feature_extractor: CLIPImageProcessor | None = None,
         image_size: int = 512,
         size_multiple: int = 64,
+        **further: ModelMixin,
     ):
         super().__init__()
         self.register_modules(
@@ -71,11 +81,22 @@ class DiceTalkNetworks(DiffusionPipeline):
             emotion_model=emotion_model,
             pose_guider=pose_guider,
             feature_extractor=feature_extractor,
+            **further,
         )
         self.register_to_config(image_size=image_size, size_multiple=size_multiple)
         # The pose guider shrinks the mask as often as the autoencoder shrinks the image
         self._vae_factor = 2 ** (len(pose_guider.config["block_out_channels"]) - 1)
         self._vae_tile: int | None = None
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The UNet under the denoiser contract."""
+        return denoiser_of(self.unet)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How video becomes latents."""
+        return self.denoiser.geometry(self._vae_factor)
 
     def prepare_images(self, image: Image.Image | list[Image.Image] | torch.Tensor) -> torch.Tensor:
         """Return portraits as `(batch, 3, height, width)` in [-1, 1], resized if they are PIL images."""
@@ -115,14 +136,19 @@ class DiceTalkNetworks(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_tokens(
-        self, pixels: torch.Tensor, audio_windows: torch.Tensor, emotion_prior: torch.Tensor
+        self,
+        pixels: torch.Tensor,
+        audio_windows: torch.Tensor,
+        emotion_prior: torch.Tensor,
+        further: Mapping[str, torch.Tensor] | None = None,
     ) -> ConditionTokens:
-        """Encode portrait, speech and emotion once; several calls can share the result.
+        """Encode portrait, speech, emotion and what else there is once; several calls can share the result.
 
         Args:
             pixels: `(batch, 3, height, width)` in [-1, 1].
             audio_windows: `(batch, frames, window, layers, channels)`.
             emotion_prior: `(batch, frames or 1, prior_dim)`.
+            further: inputs of further conditions by name; one that is missing is dropped.
         """
         device = self._execution_device
         windows = audio_windows.to(device, self.audio_projection.dtype)
@@ -140,7 +166,23 @@ class DiceTalkNetworks(DiffusionPipeline):
             emotion_tokens=emotion[0, 1:].unflatten(0, emotion_prior.shape[:2]),
             null_audio_tokens=null_audio,
             null_emotion_tokens=emotion[:, :1],
+            further_tokens={
+                condition.name: self._further_tokens(condition, len(pixels), further or {})
+                for condition in adapted()
+                if condition.build is not None
+            },
         )
+
+    def _further_tokens(
+        self, condition: AdaptedCondition, batch: int, inputs: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a condition's tokens `(batch, frames or 1, tokens, dim)` and null tokens."""
+        network = getattr(self, condition.network)
+        null = network.null_tokens()
+        if condition.name not in inputs:
+            return null.expand(batch, -1, -1, -1), null
+        values = inputs[condition.name].to(self._execution_device, network.dtype)
+        return condition.tokens(network, values), null
 
     def decode_latents(self, latents: torch.Tensor, chunk_size: int) -> torch.Tensor:
         """Decode scaled latents `(batch, frames, channels, h, w)` to frames in about [-1, 1].
@@ -168,3 +210,18 @@ class DiceTalkNetworks(DiffusionPipeline):
     def disable_vae_tiling(self) -> None:
         """Decode whole pictures again."""
         self._vae_tile = None
+
+
+def networks_signature() -> inspect.Signature:
+    """Return the constructor's signature with each network of a further condition as an argument of its own.
+
+    diffusers saves, loads and moves what the signature names.
+    """
+    signature = inspect.signature(inspect.unwrap(DiceTalkNetworks.__init__), follow_wrapped=False)
+    known = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = [condition.network for condition in adapted() if condition.build is not None]
+    further = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, annotation=ModelMixin) for n in names]
+    return signature.replace(parameters=[*known, *further])
+
+
+DiceTalkNetworks.__init__.__signature__ = networks_signature()  # type: ignore[attr-defined]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import (
@@ -17,13 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from dicetalk.errors import DicetalkError
-from dicetalk.models.adapters import (
-    AdapterAttnProcessor,
-    Conditions,
-    checkpoint_with_conditions,
-    current_conditions,
-    use_conditions,
-)
+from dicetalk.models.adapters import AdapterAttnProcessor, AttentionConditions
+from dicetalk.models.conditioned_transformer import pass_conditions_on
+from dicetalk.models.conditions.table import adapted
 from dicetalk.models.fast_layers import use_fast_layers
 from dicetalk.models.slicing import slice_self_attention
 from dicetalk.models.token_sets import TokenSets
@@ -48,8 +44,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
 
     The constructor's arguments are those of `UNetSpatioTemporalConditionModel`. State-dict names and shapes
     are those of the official `unet.pth`: the stock names plus `<attn2>.processor.to_{k,v}_ip.{0,1}.weight` (0
-    audio, 1 emotion). With the usual single image token `attn2.to_k` receives no gradient; freeze it where
-    unused parameters are an error.
+    audio, 1 emotion; further conditions with adapters follow). With the usual single image token `attn2.to_k`
+    receives no gradient; freeze it where unused parameters are an error.
     """
 
     @register_to_config
@@ -95,11 +91,11 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
             num_frames=num_frames,
         )
         use_fast_layers(self)
+        pass_conditions_on(self)
         for name, attn in self.named_cross_attentions():
             temporal = "temporal_transformer_blocks" in name
-            attn.set_processor(AdapterAttnProcessor(attn.inner_dim, attn.cross_attention_dim, temporal))
-        self.conv_in.register_forward_hook(_add_pose_feature)
-        self.mid_block.register_forward_hook(_keep_mid_features)
+            widths = attn.inner_dim, attn.cross_attention_dim
+            attn.set_processor(AdapterAttnProcessor(*widths, temporal, num_adapters=len(adapted())))
 
     @classmethod
     def from_svd(cls, unet: UNetSpatioTemporalConditionModel) -> DiceTalkUNet:
@@ -164,10 +160,6 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         ]
         slice_self_attention(layers, steps)
 
-    def enable_gradient_checkpointing(self, gradient_checkpointing_func: Callable | None = None) -> None:
-        """Recompute activations in the backward pass instead of storing them."""
-        super().enable_gradient_checkpointing(gradient_checkpointing_func or checkpoint_with_conditions)
-
     def forward(
         self,
         sample: torch.Tensor,
@@ -178,7 +170,8 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
         emotion_tokens: torch.Tensor | TokenSets,
         face_mask: torch.Tensor | None = None,
         pose_feature: torch.Tensor | None = None,
-        adapter_scales: tuple[float, float] = (1.0, 1.0),
+        adapter_scales: tuple[float, ...] = (1.0, 1.0),
+        further_tokens: tuple[torch.Tensor | TokenSets, ...] = (),
         return_dict: bool = True,
     ) -> DiceTalkUNetOutput | tuple[torch.Tensor, torch.Tensor]:
         """Predict the velocity of noisy video latents.
@@ -196,35 +189,69 @@ class DiceTalkUNet(UNetSpatioTemporalConditionModel):
                 adapters. `None`: no gate.
             pose_feature: `(batch, channels, h, w)` or per frame `(batch, frames, channels, h, w)`.
             adapter_scales: weights of the audio and the emotion adapter; 0 skips one.
+            further_tokens: of other conditions with adapters, in the order of the table of conditions.
             return_dict: False returns `(sample, features)`.
 
         Returns:
             Velocity and mid-block features.
         """
-        batch, frames = sample.shape[:2]
+        batch, frames, _, height, width = sample.shape
 
         # 1. Conditions of every layer
         masks = {}
         if face_mask is not None:
-            levels, (height, width) = len(self.config.down_block_types), sample.shape[-2:]
+            levels = len(self.config.down_block_types)
             masks = self.level_masks(face_mask.to(sample.dtype), height, width, levels)
-        conditions = Conditions(
-            num_frames=frames,
-            image_tokens=_with_frames(encoder_hidden_states, 4),
-            adapter_tokens=(audio_tokens, emotion_tokens),
-            scales=tuple(adapter_scales),
-            face_masks=masks,
-            pose_feature=_with_frames(pose_feature, 5) if pose_feature is not None else None,
+        conditions = AttentionConditions.of(
+            _with_frames(encoder_hidden_states, 4),
+            (audio_tokens, emotion_tokens, *further_tokens),
+            (*adapter_scales, *(1.0 for _ in further_tokens)),
+            masks,
         )
 
-        # 2. Stock UNet; its blocks only pass the placeholder on, the processors read the conditions
-        placeholder = sample.new_zeros(batch, 1, 1)
-        with use_conditions(conditions):
-            (velocity,) = super().forward(sample, timestep, placeholder, added_time_ids, return_dict=False)
+        # 2. Time: noise level, and frame rate with the motion buckets
+        timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
+        embedding = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+        ids = self.add_time_proj(added_time_ids.flatten()).reshape(batch, -1)
+        embedding = embedding + self.add_embedding(ids.to(embedding.dtype))
+        embedding = embedding.repeat_interleave(frames, dim=0, output_size=batch * frames)
 
-        # 3. Features
-        assert conditions.mid_features is not None  # the mid block's hook has run
-        features = conditions.mid_features.unflatten(0, (batch, frames))
+        # 3. Pre-process: frames go through as a batch; the pose joins
+        hidden = self.conv_in(sample.flatten(0, 1))
+        if pose_feature is not None:
+            hidden = (hidden.unflatten(0, (batch, frames)) + _with_frames(pose_feature, 5)).flatten(0, 1)
+        image_only = hidden.new_zeros(batch, frames)
+
+        # 4. Down
+        skips: tuple[torch.Tensor, ...] = (hidden,)
+        for block in self.down_blocks:
+            hidden, more = _run(block, conditions, hidden, temb=embedding, image_only_indicator=image_only)
+            skips += more
+
+        # 5. Mid
+        hidden = self.mid_block(
+            hidden, temb=embedding, encoder_hidden_states=conditions, image_only_indicator=image_only
+        )
+        features = hidden.unflatten(0, (batch, frames))
+
+        # 6. Up; where a side was odd on the way down, the size it had is told
+        odd = any(side % 2**self.num_upsamplers for side in (height, width))
+        for number, block in enumerate(self.up_blocks):
+            skips, own = skips[: -len(block.resnets)], skips[-len(block.resnets) :]
+            last = number + 1 == len(self.up_blocks)
+            hidden = _run(
+                block,
+                conditions,
+                hidden,
+                res_hidden_states_tuple=own,
+                temb=embedding,
+                image_only_indicator=image_only,
+                upsample_size=skips[-1].shape[2:] if odd and not last else None,
+            )
+
+        # 7. Post-process
+        hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
+        velocity = hidden.unflatten(0, (batch, frames))
         return DiceTalkUNetOutput(velocity, features) if return_dict else (velocity, features)
 
     @staticmethod
@@ -255,14 +282,8 @@ def _with_frames(condition: torch.Tensor, num_dims: int) -> torch.Tensor:
     return condition if condition.ndim == num_dims else condition[:, None]
 
 
-def _add_pose_feature(conv_in: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-    """Forward hook of `conv_in`."""
-    conditions = current_conditions()
-    if conditions.pose_feature is None:
-        return output
-    return (output.unflatten(0, (-1, conditions.num_frames)) + conditions.pose_feature).flatten(0, 1)
-
-
-def _keep_mid_features(mid_block: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-    """Forward hook of `mid_block`."""
-    current_conditions().mid_features = output
+def _run(block: nn.Module, conditions: AttentionConditions, hidden: torch.Tensor, **inputs: Any) -> Any:
+    """Run a block of the way down or up; not all of them attend."""
+    if getattr(block, "has_cross_attention", False):
+        inputs["encoder_hidden_states"] = conditions
+    return block(hidden, **inputs)

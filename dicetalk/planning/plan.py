@@ -9,7 +9,7 @@ from itertools import product
 from dicetalk.config import Params
 from dicetalk.planning.encoders import EncoderCost, simulate_encoders
 from dicetalk.planning.estimate import Demand, Duration, MemoryOptions, Sharding, demand, duration
-from dicetalk.planning.networks import unet_config
+from dicetalk.planning.networks import find_backbone
 from dicetalk.planning.simulate import StepCost, simulate_step
 from dicetalk.progress import log
 
@@ -66,11 +66,11 @@ def make_plan(params: Params, gpus: Sequence[int], sustained_tflops: float) -> P
         gpus: numbers of GPUs.
         sustained_tflops: what one GPU really computes per second, in 10^12.
     """
-    config, backbone = unet_config(params)
+    backbone = find_backbone(params)
     costs = {}
     for checkpointing in (True, False):
         log(f"plan: simulating a step {'with' if checkpointing else 'without'} gradient checkpointing")
-        costs[checkpointing] = simulate_step(with_checkpointing(params, checkpointing), config)
+        costs[checkpointing] = simulate_step(with_checkpointing(params, checkpointing), backbone)
     settings, rows = params.train_diffusion, []
     for num_gpus in gpus:
         shardings: tuple[Sharding, ...] = ("none",) if num_gpus == 1 else ("none", "ZeRO-2", "FSDP")
@@ -79,8 +79,8 @@ def make_plan(params: Params, gpus: Sequence[int], sustained_tflops: float) -> P
             cost = costs[checkpointing]
             time = duration(cost, settings.training, settings.num_frames, num_gpus, sustained_tflops)
             rows.append(Row(num_gpus, options, demand(cost, options, num_gpus), time))
-    encoders = None if config else simulate_encoders(params.preprocess.size_px)
-    return Plan(backbone, costs[False], costs[True], encoders, rows)
+    encoders = None if backbone.config else simulate_encoders(params.preprocess.size_px)
+    return Plan(backbone.origin, costs[False], costs[True], encoders, rows)
 
 
 def with_checkpointing(params: Params, checkpointing: bool) -> Params:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dicetalk.config import Params
 from dicetalk.models.cost import CostMeter
-from dicetalk.planning.networks import TrainedNetworks, build_networks, random_batch
+from dicetalk.planning.networks import Backbone, TrainedNetworks, build_networks, random_batch
 from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective, Kept
 
 # `auto` is bf16 on every GPU since 2020
@@ -31,7 +30,7 @@ class StepCost:
     Attributes:
         parameters: of all trained networks.
         trainable: of those, how many get a gradient and optimiser state.
-        largest_block: parameters of the UNet's largest block, what full sharding gathers at once.
+        largest_block: parameters of the denoiser's largest block, what full sharding gathers at once.
         step_bytes: peak of activations and gradients together, without weights, optimiser and average.
         activation_bytes: peak without gradients.
         validation_bytes: peak of a validation pass, which has twice the batch and no gradients.
@@ -73,19 +72,19 @@ def batch_shapes(params: Params) -> list[BatchShape]:
     return [shape for shape in shapes if shape.share > 0]
 
 
-def simulate_step(params: Params, config: dict[str, Any], fused_attention: bool = True) -> StepCost:
+def simulate_step(params: Params, backbone: Backbone, fused_attention: bool = True) -> StepCost:
     """Simulate a step of `train_diffusion`.
 
     With gradient accumulation it is a step that finds gradients of the one before.
 
     Args:
         params: the profile.
-        config: the UNet's configuration; empty: Stable Video Diffusion's.
+        backbone: what is fine-tuned.
         fused_attention: as GPUs compute it; False stores the attention weights, as training on a CPU does.
     """
     training = params.train_diffusion.training
     with FakeTensorMode(), sdpa_kernel(FUSED if fused_attention else SDPBackend.MATH):
-        networks = build_networks(params, config)
+        networks = build_networks(params, backbone)
         objective = networks.objective(params)
         module = networks.parts()
         module.train()
@@ -106,11 +105,10 @@ def simulate_step(params: Params, config: dict[str, Any], fused_attention: bool 
         validation, full = CostMeter(), params.train_diffusion.num_frames
         with torch.no_grad(), validation:
             batch_loss(objective, params, networks, BatchShape(1, 2 * training.batch_size, full))
-    blocks = [*networks.unet.down_blocks, networks.unet.mid_block, *networks.unet.up_blocks]
     return StepCost(
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        largest_block=max(sum(p.numel() for p in block.parameters()) for block in blocks),
+        largest_block=max(sum(p.numel() for p in b.parameters()) for b in networks.denoiser.blocks()),
         step_bytes=max(one.step_bytes for one in passes),
         activation_bytes=max(one.activation_bytes for one in passes),
         validation_bytes=validation.peak_bytes,

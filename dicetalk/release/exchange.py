@@ -14,18 +14,20 @@ from typing import Any
 import safetensors.torch
 import torch
 from diffusers import ModelMixin
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor, CLIPVisionConfig
 
 from dicetalk.config import Params
+from dicetalk.data.shape import planned_shape
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, write_json
-from dicetalk.labels import CLASSES, EMOTIONS
-from dicetalk.models.backbone import COMPONENT_CLASSES, component_config
+from dicetalk.labels import EMOTIONS
+from dicetalk.models.backbone import component_class, component_config
+from dicetalk.models.backbones.denoisers.table import denoiser_class, denoiser_of
+from dicetalk.models.build import build_conditioners
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
 from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.projection import AudioProjection
-from dicetalk.models.sampling import make_scheduler
 from dicetalk.models.state_files import check_fits, check_values, read_state_dict
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.release.official_files import OFFICIAL_FILES, export_official
@@ -39,7 +41,6 @@ NETWORKS: dict[str, type[ModelMixin]] = {
     "emotion_model": EmotionModel,
     "pose_guider": PoseGuider,
 }
-SPEECH_SHAPES = {"whisper": (5, 384)}  # hidden states and width of whisper-tiny
 MAX_SHARD_SIZE = "1GB"  # writing a shard copies it
 
 
@@ -119,20 +120,18 @@ def import_release(
     with torch.device("meta"):
         modules = _release_modules(backbone, params)
         parts = {name: _backbone_part(backbone, name) for name in ("vae", "image_encoder")}
-    levels, halvings = (
-        len(modules["unet"].config["block_out_channels"]),
-        len(params.train_diffusion.pose_guider_channels),
-    )
+    space = 2 ** (len(params.train_diffusion.pose_guider_channels) - 1)
+    denoiser = denoiser_of(modules["unet"])
     has_extractor = (backbone / "feature_extractor").is_dir()
     pipeline = DiceTalkPipeline(
         **modules,
         **parts,
-        scheduler=make_scheduler(params.generate.sigma_min, params.generate.sigma_max),
+        scheduler=denoiser.noise.scheduler(params.generate.sigma_min, params.generate.sigma_max),
         feature_extractor=CLIPImageProcessor.from_pretrained(backbone / "feature_extractor")
         if has_extractor
         else None,
         image_size=params.preprocess.size_px,
-        size_multiple=2 ** (halvings - 1) * 2 ** (levels - 1),
+        size_multiple=denoiser.geometry(space).size_multiple,
     )
     with atomic_directory(output) as folder:
         pipeline.save_config(folder)
@@ -167,48 +166,23 @@ def _empty_networks(model: Path) -> dict[str, Any]:
 
 
 def _release_modules(backbone: Path, params: Params) -> dict[str, Any]:
-    config = component_config(backbone, "unet")
-    unet = DiceTalkUNet.from_config(config)
-    width, bank, audio = (
-        config["cross_attention_dim"],
+    denoiser = denoiser_class(backbone).empty(component_config(backbone, "unet"))
+    conditioners = build_conditioners(
+        params.train_diffusion,
         params.learn_bank,
-        params.train_diffusion.audio_projection,
+        params.train_embedder.embedding_dim,
+        planned_shape(params.encode.speech, backbone),
+        denoiser.widths,
     )
-    speech = params.encode.speech
-    num_layers, channels = SPEECH_SHAPES.get(speech.backend, (1, speech.num_mels))
-    return {
-        "unet": unet,
-        "audio_projection": AudioProjection(
-            audio.window_tokens, num_layers, channels, audio.hidden_dim, audio.num_tokens, width
-        ),
-        "emotion_model": EmotionModel(
-            prior_dim=params.train_embedder.embedding_dim,
-            dim=bank.dim,
-            num_codes=bank.num_codes,
-            num_tokens=bank.num_tokens,
-            num_heads=bank.num_heads,
-            hidden_dim=bank.dim,
-            classifier_in_channels=config["block_out_channels"][-1],
-            num_classes=len(CLASSES),
-        ),
-        "pose_guider": PoseGuider(
-            config["block_out_channels"][0],
-            block_out_channels=tuple(params.train_diffusion.pose_guider_channels),
-        ),
-    }
+    return {"unet": denoiser.network, **{name: conditioners[name] for name in NETWORKS if name != "unet"}}
 
 
 def _backbone_part(backbone: Path, name: str) -> Any:
     """Return a network of the backbone without its weights."""
-    config = component_config(backbone, name)
+    cls = component_class(backbone, name)
     if name == "image_encoder":
-        return CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(backbone / name))
-    known = {cls.__name__: cls for cls in COMPONENT_CLASSES[name]}
-    if config.get("_class_name") not in known:
-        raise DicetalkError(
-            f"{backbone / name} holds {config.get('_class_name')}; expected {' or '.join(known)}."
-        )
-    return known[config["_class_name"]].from_config(config)
+        return cls(CLIPVisionConfig.from_pretrained(backbone / name))
+    return cls.from_config(component_config(backbone, name))
 
 
 def _copy_part(source: Path, target: Path) -> None:

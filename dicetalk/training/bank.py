@@ -24,7 +24,8 @@ from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
 from dicetalk.labels import CLASSES, EMOTIONS, class_index
-from dicetalk.models.backbone import component_config
+from dicetalk.models.backbone import read_widths
+from dicetalk.models.build import build_emotion_model
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.tracking.tracker import Tracker
@@ -209,26 +210,16 @@ def learn_bank(
     Raises:
         DicetalkError: when `learn_bank.dim` is not the UNet's token width.
     """
-    unet_config = component_config(backbone, "unet")
-    if settings.dim != unet_config["cross_attention_dim"]:
+    widths = read_widths(backbone)
+    if settings.dim != widths.tokens:
         raise DicetalkError(
             f"learn_bank.dim is {settings.dim}, but the UNet of {backbone} takes tokens of width "
-            f"{unet_config['cross_attention_dim']}; set learn_bank.dim to that."
+            f"{widths.tokens}; set learn_bank.dim to that."
         )
     device = compute_device()
     torch.set_num_threads(compute.threads)
     torch.manual_seed(settings.training.seed)
-    emotion_model = EmotionModel(
-        prior_dim=embedder.config.embedding_dim,
-        dim=settings.dim,
-        num_codes=settings.num_codes,
-        num_tokens=settings.num_tokens,
-        num_heads=settings.num_heads,
-        hidden_dim=settings.dim,
-        classifier_in_channels=unet_config["block_out_channels"][-1],
-        num_classes=len(CLASSES),
-        use_bank=settings.use_bank,
-    ).to(device)
+    emotion_model = build_emotion_model(settings, embedder.config.embedding_dim, widths).to(device)
     embedder.to(device)
     train_priors, test_priors = (
         ClipPriors(embedder, EncodedClips(encoded, s), prior_source) for s in ("train", "test")

@@ -11,7 +11,7 @@ come from `encode`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,10 @@ from torch.nn import functional as F
 
 from dicetalk.config import ConditionDropout, TrainDiffusion
 from dicetalk.data.dataset import DiffusionBatch, DiffusionBatches
+from dicetalk.models.backbones.denoisers.base import Conditions, Denoiser
+from dicetalk.models.conditions.base import AdaptedCondition
+from dicetalk.models.conditions.table import CONDITIONS, adapted
 from dicetalk.models.emotion import EmotionModel
-from dicetalk.models.pose_guider import PoseGuider
-from dicetalk.models.projection import AudioProjection
-from dicetalk.models.sampling import add_noise, precondition, velocity_target
-from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.training.parallel import num_processes, own_slice, total, use_own_random_numbers
 
 MOTION_BUCKET, EXPRESSION_BUCKET = 8.0, 16.0  # constants of the official pipeline
@@ -34,96 +33,109 @@ VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0)
 VALIDATION_STEP = 10**9  # draws the validation batch from a seed that training never reaches
 
 
-@dataclass(frozen=True)
 class Kept:
-    """Which conditions of each sample are kept, boolean `(batch,)` each."""
+    """Which conditions of each sample are kept.
 
-    audio: Tensor
-    image: Tensor
-    emotion: Tensor
+    Args:
+        flags: boolean `(batch,)` by name, of all conditions.
+    """
+
+    def __init__(self, flags: Mapping[str, Tensor]):
+        self.flags = dict(flags)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.flags[name]
 
     @classmethod
     def draw(cls, count: int, chances: ConditionDropout) -> Kept:
         """Draw independent drops of each condition, and of all at once, with the global random state."""
-        audio, image, emotion, everything = torch.rand(4, count)
+        *draws, everything = torch.rand(len(CONDITIONS) + 1, count)
         kept = everything >= chances.all
         return cls(
-            kept & (audio >= chances.audio),
-            kept & (image >= chances.image),
-            kept & (emotion >= chances.emotion),
+            {
+                condition.name: kept & (draw >= getattr(chances, condition.name, condition.dropout))
+                for condition, draw in zip(CONDITIONS, draws, strict=True)
+            }
         )
 
     def part(self, samples: slice) -> Kept:
         """Return the conditions of some of the samples."""
-        return Kept(self.audio[samples], self.image[samples], self.emotion[samples])
+        return Kept({name: flags[samples] for name, flags in self.flags.items()})
+
+    def without(self, name: str) -> Kept:
+        """Return the same with one condition dropped in all samples."""
+        return Kept({**self.flags, name: torch.zeros_like(self.flags[name])})
 
     @classmethod
     def everything(cls, count: int) -> Kept:
         """Keep all conditions."""
-        kept = torch.ones(count, dtype=torch.bool)
-        return cls(kept, kept, kept)
+        return cls({condition.name: torch.ones(count, dtype=torch.bool) for condition in CONDITIONS})
 
 
 class DiffusionObjective:
-    """Velocity prediction and emotion discrimination.
+    """Noise prediction and emotion discrimination.
 
     Args:
-        unet: initialised from the backbone.
-        audio_projection: speech windows to tokens.
-        emotion_model: with the learned bank.
-        pose_guider: face mask to pose feature.
+        denoiser: initialised from the backbone.
+        conditioners: networks of the conditions and the pose guider by name, as they are saved; the emotion
+            model has the learned bank.
         train_batches: windows of the training identities.
         test_batches: windows of held-out identities.
         clip_priors: `mu` of each clip of the training and the test table, two arrays `(clips, dim)`.
         class_priors: class means in the order of `dicetalk.labels.CLASSES` `(22, dim)`.
-        scaling_factor: of the autoencoder; the image latent is conditioned on without it, as in SVD.
+        portrait: from encoded latents of a picture to what the backbone is conditioned on, see `Codec`.
         fps: the model's frame rate.
         settings: the section of `params.yaml`.
     """
 
     def __init__(
         self,
-        unet: DiceTalkUNet,
-        audio_projection: AudioProjection,
-        emotion_model: EmotionModel,
-        pose_guider: PoseGuider,
+        denoiser: Denoiser,
+        conditioners: Mapping[str, nn.Module],
         train_batches: DiffusionBatches,
         test_batches: DiffusionBatches,
         clip_priors: tuple[np.ndarray, np.ndarray],
         class_priors: np.ndarray,
-        scaling_factor: float,
+        portrait: Callable[[Tensor], Tensor],
         fps: float,
         settings: TrainDiffusion,
     ):
-        self.unet, self.emotion_model, self.pose_guider = unet, emotion_model, pose_guider
-        self.audio_projection = audio_projection
+        self.denoiser = denoiser
         self.train_batches, self.test_batches = train_batches, test_batches
         self.train_priors, self.test_priors = (torch.from_numpy(priors) for priors in clip_priors)
         self.class_priors = torch.from_numpy(class_priors)
-        self.scaling_factor, self.settings = scaling_factor, settings
-        self.time_ids = torch.tensor([fps, MOTION_BUCKET, EXPRESSION_BUCKET])
-        self.modules: dict[str, nn.Module] = {
-            "unet": unet,
-            "audio_projection": audio_projection,
-            "emotion_model": emotion_model,
-            "pose_guider": pose_guider,
-        }
-        # No gradient reaches these: the bank is learned before, and softmax over one image token ignores
-        # its key.
-        if emotion_model.config.use_bank:
-            emotion_model.codebook.requires_grad_(False)
-        for _, attention in unet.named_cross_attentions():
-            attention.to_k.requires_grad_(False)
+        self.portrait, self.settings = portrait, settings
+        self.motion = torch.tensor([fps, MOTION_BUCKET, EXPRESSION_BUCKET])
+        self.modules: dict[str, Any] = {denoiser.files.denoiser: denoiser.network, **conditioners}
+        # No gradient reaches these; the bank is learned before.
+        if self.emotion_model.config.use_bank:
+            self.emotion_model.codebook.requires_grad_(False)
+        for weight in denoiser.unused_parameters():
+            weight.requires_grad_(False)
+
+    @property
+    def network(self) -> Any:
+        """The module of the denoiser."""
+        return self.denoiser.network
+
+    @property
+    def emotion_model(self) -> EmotionModel:
+        """The bank, and the classifier that reads the denoiser's features."""
+        return self.modules["emotion_model"]
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put another module in place of one of `modules`."""
+        self.modules[name] = module
+        if name == self.denoiser.files.denoiser:
+            self.denoiser.network = module
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return the pretrained weights at `lr` and the new ones at `lr * adapter_lr_scale`."""
-        adapters = self.unet.adapter_parameters()
+        adapters = self.denoiser.adapter_parameters()
         names = {id(parameter) for parameter in adapters}
-        pretrained = [p for p in self.unet.parameters() if id(p) not in names and p.requires_grad]
+        pretrained = [p for p in self.network.parameters() if id(p) not in names and p.requires_grad]
         new = [
-            p
-            for name in ("audio_projection", "emotion_model", "pose_guider")
-            for p in self.modules[name].parameters()
+            p for module in self.modules.values() if module is not self.network for p in module.parameters()
         ]
         new = adapters + [parameter for parameter in new if parameter.requires_grad]
         return [{"params": pretrained, "lr": lr}, {"params": new, "lr": lr * self.settings.adapter_lr_scale}]
@@ -180,30 +192,33 @@ class DiffusionObjective:
         Returns:
             Squared velocity error in the shape of the latents, and class logits `(batch, 22)`.
         """
-        device = self.unet.device
-        clean, sigma = batch.latents.to(device), sigma.to(device)
-        image = kept.image.float().to(device)
-        image_latents = batch.reference_latents.to(device) / self.scaling_factor * image[:, None, None, None]
-        image_tokens = (batch.image_embeddings.to(device) * image[:, None])[:, None]
-        windows = (batch.audio_windows * kept.audio.float()[:, None, None, None, None]).to(device)
-        priors = (priors * kept.emotion.float()[:, None]).to(device)
-        face_masks = batch.face_masks.to(device)
-
-        noise = noise.to(device)
-        noisy = add_noise(clean, noise, sigma) * precondition(sigma).c_in[:, None, None, None, None]
-        output = self.unet(
-            sample=torch.cat([noisy, image_latents[:, None].expand(-1, clean.shape[1], -1, -1, -1)], dim=2),
-            timestep=precondition(sigma).c_noise,
-            encoder_hidden_states=image_tokens,
-            added_time_ids=self.time_ids.to(device).expand(len(clean), -1),
-            audio_tokens=self.audio_projection(windows),
-            emotion_tokens=self.emotion_model(priors[:, None]).tokens,
-            face_mask=face_masks,
-            pose_feature=self.pose_guider(face_masks),
+        device = self.network.device
+        clean, sigma, noise = batch.latents.to(device), sigma.to(device), noise.to(device)
+        image = kept["image"].float().to(device)
+        face_mask = batch.face_masks.to(device)
+        conditions = Conditions(
+            portrait=self.portrait(batch.reference_latents.to(device)) * image[:, None, None, None],
+            image=(batch.image_embeddings.to(device) * image[:, None])[:, None],
+            adapted=tuple(self._tokens(condition, batch, priors, kept) for condition in adapted()),
+            motion=self.motion.to(device).expand(len(clean), -1),
+            face_mask=face_mask,
+            pose=self.modules["pose_guider"](face_mask),
         )
-        error = (output.sample.float() - velocity_target(clean, noise, sigma)).square()
-        logits = self.emotion_model.classifier(output.features.mean(1))
+        scaled = self.denoiser.noise.input(clean, noise, sigma)
+        prediction = self.denoiser.predict(scaled, sigma, conditions)
+        target = self.denoiser.noise.target(clean, noise, sigma)
+        error = (prediction.output.float() - target).square()
+        logits = self.emotion_model.classifier(prediction.features.mean(1))
         return error, logits.float()
+
+    def _tokens(
+        self, condition: AdaptedCondition, batch: DiffusionBatch, priors: Tensor, kept: Kept
+    ) -> Tensor:
+        """Return the tokens of a condition, those of zeros where it is dropped."""
+        values = priors if condition.source == "priors" else getattr(batch, condition.source)
+        flags = kept[condition.name].to(values.dtype)
+        values = values * flags.reshape(-1, *[1] * (values.ndim - 1))
+        return condition.tokens(self.modules[condition.network], values.to(self.network.device))
 
     def validate(self, step: int) -> dict[str, float]:
         """Measure held-out identities with class-mean priors at fixed noise levels and with fixed noise.
@@ -216,10 +231,7 @@ class DiffusionObjective:
         priors = torch.where(own, self.test_priors[batch.rows], self._class_means(batch))
         labelled = batch.classes >= 0
         everything = Kept.everything(len(priors))
-        dropped = {
-            "audio": Kept(~everything.audio, everything.image, everything.emotion),
-            "emotion": Kept(everything.audio, everything.image, ~everything.emotion),
-        }
+        dropped = {condition.name: everything.without(condition.name) for condition in adapted()}
         metrics = {}
         for sigma in VALIDATION_SIGMAS:
             levels = torch.full((len(priors),), sigma)

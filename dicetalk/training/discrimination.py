@@ -108,9 +108,9 @@ def _answers(
     counts = [len(batch.classes) for batch in batches]
     for batch, classes in zip(batches, told.split(counts), strict=True):
         everything = Kept.everything(len(classes))
-        kept = Kept(everything.audio, everything.image, everything.emotion & keep)
+        kept = everything if keep else everything.without("emotion")
         levels = torch.full((len(classes),), sigma)
-        with autocast(objective.unet.device, objective.settings.training.mixed_precision):
+        with autocast(objective.network.device, objective.settings.training.mixed_precision):
             noise = torch.randn(batch.latents.shape)
             logits = objective.predict(batch, objective.class_priors[classes], levels, kept, noise)[1]
         found.append(logits.argmax(-1).cpu())

@@ -23,7 +23,9 @@ from torch.nn import functional as F
 from dicetalk.compute.precision import compute_device
 from dicetalk.config import TrainEmbedder, TrainingCompute
 from dicetalk.data.dataset import EmbedderBatch, EmbedderBatches, EncodedClips
+from dicetalk.data.shape import encoded_shape
 from dicetalk.files import atomic_directory
+from dicetalk.models.build import build_embedder
 from dicetalk.models.embedder import EmbedderOutput, EmotionEmbedder, per_frame_speech
 from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import parallel
@@ -201,18 +203,7 @@ def train_embedder(
     test_clips = EncodedClips(encoded, "test", settings.clip_frames)
     train_batches = EmbedderBatches(train_clips, settings.clip_frames, settings.training.seed)
     test_batches = EmbedderBatches(test_clips, settings.clip_frames, settings.training.seed)
-    speech_layers, speech_channels = train_clips.read(0, "speech", 0, 1).shape[1:]
-    embedder = EmotionEmbedder(
-        speech_layers=speech_layers,
-        speech_channels=speech_channels,
-        expression_dim=train_clips.read(0, "expression", 0, 1).shape[1],
-        embedding_dim=settings.embedding_dim,
-        hidden_dim=settings.hidden_dim,
-        num_layers=settings.num_layers,
-        num_heads=settings.num_heads,
-        clip_frames=settings.clip_frames,
-        modalities=settings.modalities,
-    )
+    embedder = build_embedder(settings, encoded_shape(train_clips))
     fit_normalisation(embedder, train_batches)
     if settings.identity_weight:
         subtract_identity_from_inputs(embedder, train_batches)

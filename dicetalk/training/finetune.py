@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import CLIPImageProcessor
 
 from dicetalk.compute.precision import compute_device
-from dicetalk.config import Params
+from dicetalk.config import Params, TrainDiffusion
 from dicetalk.data.dataset import DiffusionBatches, EncodedClips
+from dicetalk.data.shape import encoded_shape
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
 from dicetalk.labels import CLASSES
-from dicetalk.models.backbone import component_config, load_component
+from dicetalk.models.backbone import load_codec, load_component
+from dicetalk.models.backbones.denoisers.table import load_denoiser
+from dicetalk.models.backbones.files.base import Codec
+from dicetalk.models.build import build_audio_projection, build_pose_guider
+from dicetalk.models.conditions.table import build_further
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline
-from dicetalk.models.pose_guider import PoseGuider
-from dicetalk.models.projection import AudioProjection
-from dicetalk.models.sampling import make_scheduler
-from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.checkpoint import averaged_weights, write_curves
 from dicetalk.training.diffusion import SHORT_WINDOW_FRAMES, DiffusionObjective
@@ -47,57 +49,74 @@ def train_diffusion(params: Params, root: Path, run_dir: Path, tracker: Tracker)
         The stage's metrics; empty on all processes but the main one, which saves the results.
     """
     settings, compute, models = params.train_diffusion, params.compute.train_diffusion, root / "models"
+    size_px, source = params.preprocess.size_px, params.priors.source
+    fps = params.preprocess.fps / settings.frame_stride
+    folders = [root / "data/encoded" / name for name in params.corpora]
+    embedding_stride = params.encode.image_embedding_stride
     torch.set_num_threads(compute.threads)
     torch.manual_seed(settings.training.seed)
     device = compute_device()
 
     # Data
-    clips = {split: _encoded_clips(params, root, split) for split in ("train", "test")}
-    batches = {split: _batches(params, split_clips) for split, split_clips in clips.items()}
+    clips = {split: _encoded_clips(settings, folders, split) for split in ("train", "test")}
+    batches = {
+        split: _batches(settings, split_clips, embedding_stride, size_px)
+        for split, split_clips in clips.items()
+    }
     embedder = EmotionEmbedder.from_pretrained(models / "embedder").to(device)
     priors = load_priors(models / "priors.safetensors")
 
     # Networks
-    vae = load_component(models / "backbone", "vae")
+    backbone = models / "backbone"
+    codec = load_codec(backbone)
+    image_encoder = load_component(backbone, "image_encoder")
+    denoiser = load_denoiser(backbone)
+    conditioners: dict[str, nn.Module] = {
+        "audio_projection": build_audio_projection(
+            settings.audio_projection, encoded_shape(clips["train"]), denoiser.widths
+        ),
+        "emotion_model": EmotionModel.from_pretrained(models / "bank"),
+        "pose_guider": build_pose_guider(settings.pose_guider_channels, denoiser.widths),
+        **build_further(denoiser.widths),
+    }
+    geometry = denoiser.geometry(space_factor(codec, size_px, len(settings.pose_guider_channels)))
+    if geometry.time != 1:
+        raise DicetalkError(
+            f"{backbone} has latents of {geometry.time} video frames each; training takes one of 1 so far."
+        )
     pipeline = DiceTalkPipeline(
-        vae=vae,
-        image_encoder=load_component(models / "backbone", "image_encoder"),
-        unet=DiceTalkUNet.from_svd(load_component(models / "backbone", "unet")),
-        scheduler=make_scheduler(),
-        audio_projection=_audio_projection(params, clips["train"], models),
-        emotion_model=EmotionModel.from_pretrained(models / "bank"),
-        pose_guider=_pose_guider(params, models),
-        feature_extractor=_feature_extractor(models / "backbone"),
-        image_size=params.preprocess.size_px,
-        size_multiple=_size_multiple(vae, params, models),
+        vae=codec.autoencoder,
+        image_encoder=image_encoder,
+        unet=denoiser.network,
+        scheduler=denoiser.noise.scheduler(),
+        **conditioners,
+        feature_extractor=_feature_extractor(backbone),
+        image_size=size_px,
+        size_multiple=geometry.size_multiple,
     )
-    sampling = ("vae", "image_encoder") if compute.sample_clips else ()
-    for name in ("unet", "audio_projection", "emotion_model", "pose_guider", *sampling):
+    trained = ("unet", *conditioners)
+    for name in (*trained, "vae", "image_encoder") if compute.sample_clips else trained:
         getattr(pipeline, name).to(device)
     if compute.gradient_checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
+        denoiser.network.enable_gradient_checkpointing()
 
     # Training
     class_priors = np.stack([priors[prior_name(*pair)] for pair in CLASSES])
-    fps = params.preprocess.fps / settings.frame_stride
     objective = DiffusionObjective(
-        unet=pipeline.unet,
-        audio_projection=pipeline.audio_projection,
-        emotion_model=pipeline.emotion_model,
-        pose_guider=pipeline.pose_guider,
+        denoiser=denoiser,
+        conditioners=conditioners,
         train_batches=batches["train"],
         test_batches=batches["test"],
         clip_priors=(
-            clip_priors(params.priors.source, embedder, clips["train"]),
-            clip_priors(params.priors.source, embedder, clips["test"]),
+            clip_priors(source, embedder, clips["train"]),
+            clip_priors(source, embedder, clips["test"]),
         ),
         class_priors=class_priors,
-        scaling_factor=vae.config.scaling_factor,
+        portrait=codec.portrait,
         fps=fps,
         settings=settings,
     )
-    unet = pipeline.unet
-    units = [*unet.down_blocks, unet.mid_block, *unet.up_blocks] if compute.fully_sharded else []
+    units = denoiser.blocks() if compute.fully_sharded else []
     write_samples = None
     if compute.sample_clips:
         write_samples = SampleVideos(
@@ -139,69 +158,49 @@ def _replace_divided_modules(
     pipeline: DiceTalkPipeline, objective: DiffusionObjective, run_dir: Path
 ) -> None:
     """Put whole modules in place of those of which this process has a part."""
-    for name in objective.modules:
-        divided = getattr(pipeline, name)
+    for name, divided in list(objective.modules.items()):
         whole = type(divided).from_config(divided.config)
         whole.load_state_dict(averaged_weights(run_dir, name))
         pipeline.register_modules(**{name: whole})
-        setattr(objective, name, whole)
+        objective.replace(name, whole)
 
 
-def _encoded_clips(params: Params, root: Path, split: str) -> EncodedClips:
-    settings = params.train_diffusion
-    min_frames = settings.frame_stride * (settings.num_frames - 1) + 1
-    folders = [root / "data/encoded" / name for name in params.corpora]
-    return EncodedClips(folders, split, min_frames)
+def _encoded_clips(settings: TrainDiffusion, folders: list[Path], split: str) -> EncodedClips:
+    """Return the clips that are as long as a window."""
+    return EncodedClips(folders, split, settings.frame_stride * (settings.num_frames - 1) + 1)
 
 
-def _batches(params: Params, clips: EncodedClips) -> DiffusionBatches:
-    settings = params.train_diffusion
+def _batches(
+    settings: TrainDiffusion, clips: EncodedClips, image_embedding_stride: int, size_px: int
+) -> DiffusionBatches:
     return DiffusionBatches(
         clips,
         num_frames=settings.num_frames,
         frame_stride=settings.frame_stride,
         window_tokens=settings.audio_projection.window_tokens,
-        image_embedding_stride=params.encode.image_embedding_stride,
-        size_px=params.preprocess.size_px,
+        image_embedding_stride=image_embedding_stride,
+        size_px=size_px,
         emotional_fraction=settings.emotional_fraction,
         other_clip_reference_fraction=settings.other_clip_reference_fraction,
         seed=settings.training.seed,
     )
 
 
-def _audio_projection(params: Params, clips: EncodedClips, models: Path) -> AudioProjection:
-    settings = params.train_diffusion.audio_projection
-    num_layers, channels = clips.read(0, "speech", 0, 1).shape[1:]
-    return AudioProjection(
-        window_size=settings.window_tokens,
-        num_layers=num_layers,
-        channels=channels,
-        hidden_dim=settings.hidden_dim,
-        num_tokens=settings.num_tokens,
-        output_dim=component_config(models / "backbone", "unet")["cross_attention_dim"],
-    )
+def space_factor(codec: Codec, size_px: int, num_pose_channels: int) -> int:
+    """Return how many pixels a latent spans, which the pose guider must halve masks by.
 
-
-def _pose_guider(params: Params, models: Path) -> PoseGuider:
-    channels = params.train_diffusion.pose_guider_channels
-    first = component_config(models / "backbone", "unet")["block_out_channels"][0]
-    return PoseGuider(conditioning_embedding_channels=first, block_out_channels=tuple(channels))
-
-
-def _size_multiple(vae: torch.nn.Module, params: Params, models: Path) -> int:
-    """Return what image sides must be multiples of; the pose guider must halve as often as the VAE."""
+    Raises:
+        DicetalkError: when it does not.
+    """
     with torch.no_grad():
-        pixels = torch.zeros(1, 3, params.preprocess.size_px, params.preprocess.size_px)
-        latent_size = vae.encode(pixels).latent_dist.mode().shape[-1]
-    factor = params.preprocess.size_px // latent_size
-    halvings = len(params.train_diffusion.pose_guider_channels) - 1
-    if factor != 2**halvings:
+        factor = size_px // codec.encode(torch.zeros(1, 3, size_px, size_px)).shape[-1]
+    if factor != 2 ** (num_pose_channels - 1):
         raise DicetalkError(
-            f"train_diffusion.pose_guider_channels has {halvings + 1} entries and so scales the mask down by "
-            f"{2**halvings}, but the autoencoder scales images down by {factor}; the two must be equal."
+            f"train_diffusion.pose_guider_channels has {num_pose_channels} entries and so scales the mask "
+            f"down by {2 ** (num_pose_channels - 1)}, but the autoencoder scales images down by {factor}; "
+            "the two must be equal."
         )
-    levels = len(component_config(models / "backbone", "unet")["block_out_channels"])
-    return factor * 2 ** (levels - 1)
+    return factor
 
 
 def _feature_extractor(backbone: Path) -> CLIPImageProcessor | None:

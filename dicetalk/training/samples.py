@@ -15,7 +15,6 @@ from dicetalk.data.dataset import DiffusionBatches
 from dicetalk.data.mp4 import write_video
 from dicetalk.labels import NEUTRAL
 from dicetalk.models.pipeline import DiceTalkPipeline
-from dicetalk.models.sampling import make_scheduler
 from dicetalk.training.parallel import process_index
 
 NUM_INFERENCE_STEPS = 4  # enough to see faces, mouths and brows, and cheap
@@ -63,10 +62,10 @@ class SampleVideos:
         pipeline, settings = self.pipeline, self.settings
         scheduler, pipeline.scheduler = (
             pipeline.scheduler,
-            make_scheduler(settings.sigma_min, settings.sigma_max),
+            pipeline.denoiser.noise.scheduler(settings.sigma_min, settings.sigma_max),
         )
         pipeline.set_progress_bar_config(disable=True)
-        device = pipeline.unet.device
+        device = pipeline.denoiser.network.device
         latents = self.batch.reference_latents.to(device) / pipeline.vae.config.scaling_factor
         with autocast(device, self.precision):
             portraits = pipeline.vae.decode(latents).sample.float().clamp(-1, 1)

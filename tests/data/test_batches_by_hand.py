@@ -25,6 +25,7 @@ from dicetalk.data.speech import (
     window_indices,
 )
 from dicetalk.labels import CLASSES, class_index
+from dicetalk.models.backbones.files.svd import FrameCodec
 
 STRIDE = 5  # of image embeddings
 
@@ -271,7 +272,7 @@ def test_clips_are_encoded_in_batches_of_frames() -> None:
     frames[..., 1] = (51 * np.arange(7)).clip(0, 255)[:, None, None]
     points = np.random.default_rng(0).uniform(0, 8, (7, 68, 2)).astype(np.float32)
     speech = SimpleNamespace(encode=lambda samples: samples[:4, None, None])
-    encoded = ClipEncoder(Vae(), Clip(), speech, 3, 2).encode(frames, np.arange(9.0), points)
+    encoded = ClipEncoder(FrameCodec(Vae()), Clip(), speech, 3, 2).encode(frames, np.arange(9.0), points)
     assert sizes == {"latents": [2, 2, 2, 1], "images": [2, 1]}
     # Red is 1, green -1 + 0.4 t, blue -1; all halved.
     assert encoded["latents"][:, 1, 0, 0] == pytest.approx([-0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 0.5], abs=1e-3)

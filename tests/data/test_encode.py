@@ -19,6 +19,7 @@ from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import LogMelSpeech
 from dicetalk.errors import DicetalkError
 from dicetalk.models.autoencoder import PatchAutoencoder
+from dicetalk.models.backbones.files.svd import FrameCodec
 from dicetalk.models.preprocessing import CLIP_MEAN, CLIP_STD
 
 
@@ -66,7 +67,9 @@ class FakeSample:
 
 @pytest.fixture
 def encoder() -> ClipEncoder:
-    return ClipEncoder(MeanVae(), MeanColour(), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5)
+    return ClipEncoder(
+        FrameCodec(MeanVae()), MeanColour(), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5
+    )
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_encoded_values(encoder: ClipEncoder):
 
 
 def test_non_finite_latents_are_refused(encoder: ClipEncoder):
-    encoder.vae.scale.data.fill_(torch.inf)
+    encoder.codec.autoencoder.scale.data.fill_(torch.inf)
     sample = FakeSample("a")
     with pytest.raises(DicetalkError, match="latents"):
         encoder.encode(sample.frames(), sample.audio(), sample.landmarks())
@@ -143,7 +146,9 @@ def test_stored_latents_are_those_of_the_autoencoder(
     vae = PatchAutoencoder(latent_channels=4, channels=(4, 4, 4)).eval()
     frames = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
     monkeypatch.setattr(FakeSample, "frames", lambda self: frames)
-    encoder = ClipEncoder(vae, MeanColour(), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5)
+    encoder = ClipEncoder(
+        FrameCodec(vae), MeanColour(), LogMelSpeech(8), image_embedding_stride=5, batch_frames=5
+    )
     encode_set(processed, encoder, tmp_path / "run", tmp_path / "encoded" / "mead")
     stored = EncodedClips([tmp_path / "encoded" / "mead"]).read(0, "latents")
     with torch.no_grad():

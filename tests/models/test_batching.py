@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dicetalk.errors import DicetalkError
+from dicetalk.models.backbones.denoisers.table import denoiser_of
 from dicetalk.models.batching import samples_within
 from dicetalk.models.cost import CostMeter
 
@@ -27,13 +28,13 @@ def test_the_batch_that_is_said_to_fit_fits_and_a_larger_one_does_not(pipeline):
         return memory.peak_bytes
 
     budget = 3.5 * peak(1) / 2**30
-    assert samples_within(budget, unet, frames, side, side, tokens) == 3
+    assert samples_within(budget, denoiser_of(unet), frames, side, side, tokens) == 3
     assert peak(3) <= budget * 2**30 < peak(4)
 
 
 def test_a_budget_below_one_sample_is_refused(pipeline):
     with pytest.raises(DicetalkError, match="memory_budget_gib"):
-        samples_within(1e-6, pipeline.unet, 4, 8, 8, 3)
+        samples_within(1e-6, pipeline.denoiser, 4, 8, 8, 3)
 
 
 def test_a_budget_changes_how_many_run_together_but_no_result(pipeline, clips):

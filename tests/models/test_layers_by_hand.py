@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dicetalk.errors import DicetalkError
 from dicetalk.models import preprocessing
-from dicetalk.models.adapters import AdapterAttnProcessor, Conditions, use_conditions
+from dicetalk.models.adapters import AdapterAttnProcessor, AttentionConditions
 from dicetalk.models.discriminator import EmotionDiscriminator
 from dicetalk.models.emotion import EmotionAttention, EmotionBank, EmotionModel
 from dicetalk.models.phonemes import PhonemeEncoder
@@ -146,11 +146,10 @@ def test_adapters_add_gated_attention_to_that_of_the_image(temporal: bool, image
     image = torch.randn(BATCH, 1, image_tokens, 3)
     audio, emotion = torch.randn(BATCH, FRAMES, 2, 3), torch.randn(BATCH, 1, 2, 3)
     mask = torch.rand(BATCH, 1, PIXELS, 1)
-    conditions = Conditions(FRAMES, image, (audio, emotion), (1.0, 0.5), {PIXELS: mask})
+    conditions = AttentionConditions.of(image, (audio, emotion), (1.0, 0.5), {PIXELS: mask})
     hidden = torch.randn(BATCH, FRAMES, PIXELS, 4)
     shown = hidden.transpose(1, 2).flatten(0, 1) if temporal else hidden.flatten(0, 1)
-    with use_conditions(conditions):
-        output = processor(attn, shown)
+    output = processor(attn, shown, conditions)
     output = output.unflatten(0, (BATCH, -1))
     output = output.transpose(1, 2) if temporal else output
     for sample in range(BATCH):
@@ -181,14 +180,13 @@ def test_an_adapter_of_scale_zero_is_left_out_and_without_mask_all_pixels_count(
         ((audio, 9 * emotion), (1.0, 0.0)),
         ((audio, emotion), (0, 0)),
     ):
-        with use_conditions(Conditions(2, image, tokens, scales)):
-            outputs.append(processor(attn, hidden))
+        outputs.append(processor(attn, hidden, AttentionConditions.of(image, tokens, scales)))
     assert torch.equal(outputs[0], outputs[1]) and not torch.allclose(outputs[0], outputs[2])
     plain = linear(attn.to_out[0], linear(attn.to_v, image[0, 0].numpy()))
     assert outputs[2].numpy() == pytest.approx(np.broadcast_to(plain, (2, PIXELS, 4)), **TOLERANCE)
-    full = Conditions(2, image, (audio, emotion), (1.0, 0.0), {PIXELS: torch.ones(1, 1, PIXELS, 1)})
-    with use_conditions(full):
-        assert torch.allclose(processor(attn, hidden), outputs[0], atol=1e-6)
+    ones = {PIXELS: torch.ones(1, 1, PIXELS, 1)}
+    full = AttentionConditions.of(image, (audio, emotion), (1.0, 0.0), ones)
+    assert torch.allclose(processor(attn, hidden, full), outputs[0], atol=1e-6)
 
 
 def test_adapters_start_as_copies() -> None:

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from dicetalk.errors import DicetalkError
+from dicetalk.models.backbones.denoisers.svd import SvdDenoiser
 from dicetalk.models.decoding import _ramp, _starts, decode_tiled, decode_video
 from dicetalk.models.denoising import ClipConditions, denoise
-from dicetalk.models.guidance import Branch, Guidance
+from dicetalk.models.guidance import Guidance
 from dicetalk.models.sampling import add_noise, denoised, make_scheduler, precondition, velocity_target
 from dicetalk.models.token_sets import TokenSets, fits_cache
 from dicetalk.models.windows import WindowPlan
+
+NOTHING, IMAGE, IMAGE_AUDIO = (), ("image",), ("image", "audio")
+EVERYTHING = ("image", "audio", "emotion")
 
 
 def test_edm_coefficients_at_a_noise_level_of_three_quarters() -> None:
@@ -76,21 +80,15 @@ def test_branch_weights_of_three_scales_and_of_ramps() -> None:
     weights = Guidance(3.0, 6.0, 4.0).branch_weights(0, 10, 1.0)
     # v_0 + 3 (v_i - v_0) + 6 (v_ia - v_i) + 4 (v_iae - v_ia)
     assert weights == {
-        Branch.NOTHING: -2.0,
-        Branch.IMAGE: -3.0,
-        Branch.IMAGE_AUDIO: 2.0,
-        Branch.EVERYTHING: 4.0,
+        NOTHING: -2.0,
+        IMAGE: -3.0,
+        IMAGE_AUDIO: 2.0,
+        EVERYTHING: 4.0,
     }
-    assert [branch.value for branch in Branch] == [
-        (False, False, False),
-        (True, False, False),
-        (True, True, False),
-        (True, True, True),
-    ]
     ramp = Guidance((1.0, 3.0), (2.0, 6.0), (2.0, 6.0))
     at_a_quarter = ramp.branch_weights(1, 5, 1.0)
-    assert at_a_quarter == {Branch.NOTHING: -0.5, Branch.IMAGE: -1.5, Branch.EVERYTHING: 3.0}
-    assert ramp.branch_weights(0, 1, 1.0) == {Branch.IMAGE: -1.0, Branch.EVERYTHING: 2.0}
+    assert at_a_quarter == {NOTHING: -0.5, IMAGE: -1.5, EVERYTHING: 3.0}
+    assert ramp.branch_weights(0, 1, 1.0) == {IMAGE: -1.0, EVERYTHING: 2.0}
     limited = Guidance(3.0, 6.0, 6.0, (0.5, 2.0))
     assert (
         limited.branch_weights(0, 5, 0.5)
@@ -150,7 +148,7 @@ class Unet:
     def __call__(self, **inputs) -> SimpleNamespace:
         inputs |= {n: inputs[n].gather()[..., 0, 0] for n in ("audio_tokens", "emotion_tokens")}
         self.seen.append(inputs)
-        return SimpleNamespace(sample=self.velocity(inputs))
+        return SimpleNamespace(sample=self.velocity(inputs), features=None)
 
 
 def test_each_branch_sees_its_conditions() -> None:
@@ -158,7 +156,7 @@ def test_each_branch_sees_its_conditions() -> None:
     scheduler = make_scheduler(0.5, 4.0)
     scheduler.set_timesteps(1)
     latents = torch.arange(8.0).reshape(2, 4, 1, 1, 1)
-    denoise(unet, scheduler, latents, conditions(), Guidance(3.0, 6.0, 4.0), WindowPlan(4))
+    denoise(SvdDenoiser(unet), scheduler, latents, conditions(), Guidance(3.0, 6.0, 4.0), WindowPlan(4))
     (inputs,) = unet.seen
     assert inputs["sample"].shape == (8, 4, 2, 1, 1)  # two clips of four branches, in this order
     noisy, image = inputs["sample"].unbind(2)
@@ -193,7 +191,7 @@ def test_velocities_of_branches_are_combined_and_windows_averaged(max_batch: int
     steps = []
     guidance, plan = Guidance(1.0, 1.0, 2.0), WindowPlan(3, 2, 0)
     latents = denoise(
-        unet,
+        SvdDenoiser(unet),
         scheduler,
         torch.zeros(1, 5, 1, 1, 1),
         conditions(1, 5),
@@ -221,8 +219,16 @@ def test_a_later_start_skips_the_noisier_steps() -> None:
     scheduler = make_scheduler(0.5, 4.0)
     scheduler.set_timesteps(3)
     guided = []
-    guidance = SimpleNamespace(branch_weights=lambda *given: guided.append(given) or {Branch.EVERYTHING: 1.0})
-    denoise(unet, scheduler, torch.ones(1, 4, 1, 1, 1), conditions(1), guidance, WindowPlan(4), first_step=1)
+    guidance = SimpleNamespace(branch_weights=lambda *given: guided.append(given) or {EVERYTHING: 1.0})
+    denoise(
+        SvdDenoiser(unet),
+        scheduler,
+        torch.ones(1, 4, 1, 1, 1),
+        conditions(1),
+        guidance,
+        WindowPlan(4),
+        first_step=1,
+    )
     middle = ((4.0 ** (1 / 7) + 0.5 ** (1 / 7)) / 2) ** 7
     assert guided == [(0, 2, pytest.approx(middle, rel=1e-4)), (1, 2, pytest.approx(0.5))]
 
@@ -234,8 +240,8 @@ def test_padding_frames_are_unconditional() -> None:
     # Set 0 is the unconditional one; clip 1 has frames 5 to 8 of the audio sets and set 2 of the emotions.
     assert padded.set_index(padded.audio_tokens, 1, frames).tolist() == [7, 8, 0, 0]
     assert padded.set_index(padded.emotion_tokens, 1, frames).tolist() == [2, 2, 0, 0]
-    assert padded.audio_sets(8).tokens.flatten().tolist() == [-1, 10, 11, 12, 13, 20, 21, 22, 23]
-    assert padded.emotion_sets(8).tokens.flatten().tolist() == [-2, 100, 200]
+    assert padded.token_sets(8)["audio"].tokens.flatten().tolist() == [-1, 10, 11, 12, 13, 20, 21, 22, 23]
+    assert padded.token_sets(8)["emotion"].tokens.flatten().tolist() == [-2, 100, 200]
 
 
 def test_token_sets_are_kept_when_they_fit_into_a_gibibyte() -> None:

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from dicetalk.errors import DicetalkError
-from dicetalk.models.guidance import Branch, Guidance
+from dicetalk.models.guidance import Guidance
 from dicetalk.models.sampling import add_noise, denoised, precondition, velocity_target
 from dicetalk.models.windows import WindowPlan
+
+NOTHING, IMAGE, EVERYTHING = (), ("image",), ("image", "audio", "emotion")
 
 
 def test_velocity_target_denoises_exactly():
@@ -27,7 +29,7 @@ def test_network_input_has_unit_variance():
 def test_joint_scale_is_the_official_formula():
     weights = Guidance(identity=3.0, audio=6.0, emotion=6.0).branch_weights(0, 25, 700.0)
     # v_u + 3 (v_i - v_u) + 6 (v_c - v_i)
-    assert weights == {Branch.NOTHING: -2.0, Branch.IMAGE: -3.0, Branch.EVERYTHING: 6.0}
+    assert weights == {NOTHING: -2.0, IMAGE: -3.0, EVERYTHING: 6.0}
 
 
 @pytest.mark.parametrize("scales", [(3.0, 6.0, 4.0), (1.0, 2.0, 2.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)])
@@ -38,14 +40,14 @@ def test_branch_weights_sum_to_one_and_none_is_zero(scales):
 
 def test_ramps_reach_both_ends():
     guidance = Guidance(identity=(1.0, 3.0), audio=2.0, emotion=2.0)
-    assert Branch.NOTHING not in guidance.branch_weights(0, 5, 1.0)
-    assert guidance.branch_weights(4, 5, 1.0)[Branch.NOTHING] == pytest.approx(-2.0)
+    assert NOTHING not in guidance.branch_weights(0, 5, 1.0)
+    assert guidance.branch_weights(4, 5, 1.0)[NOTHING] == pytest.approx(-2.0)
 
 
 def test_noise_levels_outside_the_interval_are_not_guided():
     guidance = Guidance(identity=1.5, audio=3.0, emotion=2.0, sigmas=(0.5, 20.0))
-    assert guidance.branch_weights(0, 5, 20.1) == {Branch.EVERYTHING: 1.0}
-    assert guidance.branch_weights(4, 5, 0.4) == {Branch.EVERYTHING: 1.0}
+    assert guidance.branch_weights(0, 5, 20.1) == {EVERYTHING: 1.0}
+    assert guidance.branch_weights(4, 5, 0.4) == {EVERYTHING: 1.0}
     assert guidance.branch_weights(1, 5, 20.0) == Guidance(1.5, 3.0, 2.0).branch_weights(1, 5, 20.0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from changes import changed
 
 from dicetalk.config import Params, load_params
+from dicetalk.planning.networks import Backbone
 
 CASES: dict[str, dict[str, Any]] = {
     "demo": {"widths": (64, 96), "heads": (2, 3), "size_px": 64, "frames": 8, "batch": 12},
@@ -46,8 +47,8 @@ TINY = {
 }  # loads libraries, no more
 
 
-def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
-    """Parameters and UNet configuration of a case."""
+def case(repository: Path, name: str) -> tuple[Params, Backbone]:
+    """Parameters and backbone of a case: the demo's, with a UNet of another configuration."""
     values, params = {"tiny": TINY, **CASES}[name], load_params(repository / "profiles/demo.yaml")
     training, compute = changed(
         params.train_diffusion.training,
@@ -88,4 +89,4 @@ def case(repository: Path, name: str) -> tuple[Params, dict[str, Any]]:
         "cross_attention_dim": 64,
         "num_frames": values["frames"],
     }
-    return params, config
+    return params, Backbone(config, repository / "pretrained/demo-backbone/weights")

@@ -12,12 +12,11 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from cases import case
 
 from dicetalk.config import Params
-from dicetalk.planning.networks import build_networks, random_batch
+from dicetalk.planning.networks import Backbone, build_networks, random_batch
 from dicetalk.training.loop import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,9 +33,9 @@ class Batches:
         return random_batch(self.params, self.networks, batch_size, frames)[0]
 
 
-def run(params: Params, config: dict[str, Any], folder: str) -> None:
+def run(params: Params, backbone: Backbone, folder: str) -> None:
     """Train for the two steps of a case, with validation and checkpoint."""
-    networks = build_networks(params, config)
+    networks = build_networks(params, backbone)
     objective = networks.objective(params)
     objective.train_batches = objective.test_batches = Batches(params, networks)
     train(objective, params.train_diffusion.training, params.compute.train_diffusion, Path(folder))

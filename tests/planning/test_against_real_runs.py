@@ -36,8 +36,8 @@ EXACT_MALLOC = {
 @pytest.mark.parametrize("name", CASES)
 def test_peak_memory_of_a_real_training_within_15_percent(repository: Path, tmp_path: Path, name: str):
     """Two steps, a validation and a checkpoint of the real loop in a process of its own: resident memory."""
-    params, config = case(repository, name)
-    cost = simulate_step(params, config, fused_attention=False)
+    params, backbone = case(repository, name)
+    cost = simulate_step(params, backbone, fused_attention=False)
     checkpointing = params.compute.train_diffusion.gradient_checkpointing
     predicted = demand(cost, MemoryOptions(checkpointing, optimizer_8bit=False), num_gpus=1).peak
 
@@ -54,18 +54,18 @@ def test_peak_memory_of_a_real_training_within_15_percent(repository: Path, tmp_
 
 @pytest.mark.parametrize("name", CASES)
 def test_flops_of_a_real_step_within_2_percent_of_the_profiler(repository: Path, name: str):
-    params, config = case(repository, name)
+    params, backbone = case(repository, name)
     training = params.train_diffusion.training
     # One sample: arithmetic is proportional to the batch, time as well
     training = training.model_copy(update={"batch_size": 1})
     diffusion = params.train_diffusion.model_copy(update={"training": training})
     params = params.model_copy(update={"train_diffusion": diffusion})
-    cost = simulate_step(params, config)
+    cost = simulate_step(params, backbone)
 
-    networks = build_networks(params, config)
+    networks = build_networks(params, backbone)
     objective = networks.objective(params)
-    networks.parts().train()
-    first = {tuple(m.conv_in.weight.shape) for m in (networks.unet, networks.pose_guider)}
+    parts = networks.parts().train()
+    first = {tuple(parts[name].conv_in.weight.shape) for name in ("unet", "pose_guider")}
     (shape,) = batch_shapes(params)
     fused = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
     with fused, profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True) as run:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from dicetalk.cli.app import app
 from dicetalk.planning.estimate import MemoryOptions, demand, duration
-from dicetalk.planning.networks import build_networks, unet_config
+from dicetalk.planning.networks import Backbone, build_networks, find_backbone
 from dicetalk.planning.plan import with_checkpointing
 from dicetalk.planning.simulate import StepCost, simulate_step
 
@@ -66,9 +66,9 @@ def test_more_gpus_keep_the_effective_batch(repository: Path):
 
 
 def test_checkpointing_trades_memory_for_arithmetic(repository: Path):
-    params, config = case(repository, "checkpointed")
+    params, backbone = case(repository, "checkpointed")
     plain = with_checkpointing(params, False)
-    with_it, without = simulate_step(params, config), simulate_step(plain, config)
+    with_it, without = simulate_step(params, backbone), simulate_step(plain, backbone)
     assert with_it.activation_bytes < 0.6 * without.activation_bytes
     assert without.flops < with_it.flops < without.flops + with_it.forward_flops
     assert with_it.parameters == without.parameters
@@ -76,10 +76,10 @@ def test_checkpointing_trades_memory_for_arithmetic(repository: Path):
 
 def test_mixed_windows_take_the_memory_of_the_larger_and_the_mean_arithmetic(repository: Path):
     def cost(fraction: float) -> StepCost:
-        params, config = case(repository, "tiny")
+        params, backbone = case(repository, "tiny")
         changes = {"num_frames": 4, "short_window_fraction": fraction}
         diffusion = params.train_diffusion.model_copy(update=changes)
-        return simulate_step(params.model_copy(update={"train_diffusion": diffusion}), config)
+        return simulate_step(params.model_copy(update={"train_diffusion": diffusion}), backbone)
 
     full, short, mixed = cost(0.0), cost(1.0), cost(0.25)
     assert short.step_bytes > full.step_bytes  # two references and face masks instead of one
@@ -88,19 +88,19 @@ def test_mixed_windows_take_the_memory_of_the_larger_and_the_mean_arithmetic(rep
 
 
 def test_stored_attention_weights_count(repository: Path):
-    params, config = case(repository, "tiny")
-    stored, fused = (simulate_step(params, config, fused_attention=fused) for fused in (False, True))
+    params, backbone = case(repository, "tiny")
+    stored, fused = (simulate_step(params, backbone, fused_attention=fused) for fused in (False, True))
     # One layer's weights (two frames, one head, 8 x 8 latents, float32); fused kernels keep a sum per query
     attention = 2 * 64 * (64 - 2) * 4
     assert stored.activation_bytes >= fused.activation_bytes + attention
 
 
 def test_half_precision_halves_most_activations_also_when_checkpointed(repository: Path):
-    params, config = case(repository, "checkpointed")
+    params, backbone = case(repository, "checkpointed")
     diffusion = params.train_diffusion
     training = diffusion.training.model_copy(update={"mixed_precision": "bf16"})
     half = params.model_copy(update={"train_diffusion": diffusion.model_copy(update={"training": training})})
-    single_cost, half_cost = simulate_step(params, config), simulate_step(half, config)
+    single_cost, half_cost = simulate_step(params, backbone), simulate_step(half, backbone)
     assert half_cost.flops == single_cost.flops
     assert (
         0.45 * single_cost.activation_bytes < half_cost.activation_bytes < 0.85 * single_cost.activation_bytes
@@ -114,20 +114,21 @@ def test_the_paper_profile_builds_the_released_sizes(repository: Path):
 
     params = load_params(repository / "profiles/paper.yaml")
     with torch.device("meta"):
-        networks = build_networks(params, {})
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in vars(networks).items()}
+        networks = build_networks(params, Backbone({}, None))
+    parts = networks.parts()
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     # Counted from the released checkpoints' names and shapes
     assert counts["unet"] == 1_626_859_242
-    assert networks.audio_projection.proj1.in_features == 10 * 5 * 384
-    assert networks.emotion_model.codebook.codebook.weight.shape == (64, 1024)
+    assert parts["audio_projection"].proj1.in_features == 10 * 5 * 384
+    assert parts["emotion_model"].codebook.codebook.weight.shape == (64, 1024)
 
 
 def test_the_demo_backbone_is_found(repository: Path, monkeypatch: pytest.MonkeyPatch):
     from dicetalk.config import load_params
 
     monkeypatch.chdir(repository)
-    config, where = unet_config(load_params(repository / "profiles/demo.yaml"))
-    assert config["block_out_channels"] == [64, 96] and "demo-backbone" in where
+    backbone = find_backbone(load_params(repository / "profiles/demo.yaml"))
+    assert backbone.config["block_out_channels"] == [64, 96] and "demo-backbone" in backbone.origin
 
 
 def test_the_command_prints_a_row_per_way_to_train(repository: Path, monkeypatch: pytest.MonkeyPatch):

@@ -67,32 +67,34 @@ def test_the_objective_gets_the_priors_and_clips_that_belong_together(
     embedder = EmotionEmbedder.from_pretrained(project / "models/embedder")
     for own, batches in ((objective.train_priors, train), (objective.test_priors, test)):
         assert np.allclose(own, embed_clips(embedder, batches.clips), atol=1e-5)
-    assert objective.time_ids.tolist() == [12.5, 8.0, 16.0]  # every second frame of 25 a second
-    assert objective.scaling_factor == 1.0  # of the patch autoencoder
+    assert objective.motion.tolist() == [12.5, 8.0, 16.0]  # every second frame of 25 a second
+    latents = torch.randn(1, 4, 8, 8)
+    assert torch.equal(objective.portrait(latents), latents)  # the patch autoencoder scales by 1
 
 
 def test_drops_happen_as_often_as_asked():
     torch.manual_seed(0)
     kept = Kept.draw(20_000, ConditionDropout(audio=0.1, image=0.2, emotion=0.3, all=0.05))
-    for values, chance in ((kept.audio, 0.1), (kept.image, 0.2), (kept.emotion, 0.3)):
+    for values, chance in ((kept["audio"], 0.1), (kept["image"], 0.2), (kept["emotion"], 0.3)):
         assert values.float().mean().item() == pytest.approx((1 - chance) * 0.95, abs=0.01)
-    nothing = ~kept.audio & ~kept.image & ~kept.emotion
+    nothing = ~kept["audio"] & ~kept["image"] & ~kept["emotion"]
     assert nothing.float().mean().item() == pytest.approx(0.05 + 0.95 * 0.006, abs=0.005)
 
 
 def test_dropped_conditions_equal_the_null_tokens_of_guidance(objective: DiffusionObjective):
     seen = {}
-    objective.unet.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
+    objective.network.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
     batch = objective.train_batches.draw(0, 2)
-    no, yes = torch.tensor([False, False]), torch.tensor([True, True])
-    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(no, no, no), batch.latents)
+    yes = Kept.everything(2)
+    no = Kept({name: ~flags for name, flags in yes.flags.items()})
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), no, batch.latents)
     assert not seen["encoder_hidden_states"].any() and not seen["sample"][:, :, 4:].any()
-    null_audio = objective.audio_projection.null_tokens().expand_as(seen["audio_tokens"])
+    null_audio = objective.modules["audio_projection"].null_tokens().expand_as(seen["audio_tokens"])
     null_emotion = objective.emotion_model.null_tokens().expand_as(seen["emotion_tokens"])
     assert torch.allclose(seen["audio_tokens"], null_audio, atol=1e-6)
     assert torch.allclose(seen["emotion_tokens"], null_emotion, atol=1e-6)
 
-    objective.predict(batch, torch.randn(2, 16), torch.ones(2), Kept(yes, yes, yes), batch.latents)
+    objective.predict(batch, torch.randn(2, 16), torch.ones(2), yes, batch.latents)
     assert torch.equal(seen["sample"][0, 1, 4:], batch.reference_latents[0])
     assert not torch.allclose(seen["audio_tokens"], null_audio, atol=1e-3)
 
@@ -100,7 +102,7 @@ def test_dropped_conditions_equal_the_null_tokens_of_guidance(objective: Diffusi
 def test_a_perfect_velocity_has_no_error(objective: DiffusionObjective, monkeypatch: pytest.MonkeyPatch):
     batch = objective.train_batches.draw(0, 2)
     sigma = torch.tensor([0.5, 4.0])
-    forward = objective.unet.forward
+    forward = objective.network.forward
 
     def perfect(sample: torch.Tensor, **inputs: torch.Tensor):
         output = forward(sample=sample, **inputs)
@@ -110,7 +112,7 @@ def test_a_perfect_velocity_has_no_error(objective: DiffusionObjective, monkeypa
         output.sample = (noise - level * batch.latents) / scale
         return output
 
-    monkeypatch.setattr(objective.unet, "forward", perfect)
+    monkeypatch.setattr(objective.network, "forward", perfect)
     noise = torch.randn(batch.latents.shape)
     errors, logits = objective.predict(batch, torch.randn(2, 16), sigma, Kept.everything(2), noise)
     assert errors.max() < 1e-6 and logits.shape == (2, 22)
@@ -124,7 +126,7 @@ def test_every_parameter_that_trains_gets_a_gradient(objective: DiffusionObjecti
     assert len(grouped) == len(set(grouped)) and set(grouped) == trainable
     torch.manual_seed(0)
     # The pose guider's output layer starts at zero, which hides the layers below it for one step.
-    torch.nn.init.normal_(objective.pose_guider.conv_out.weight)
+    torch.nn.init.normal_(objective.modules["pose_guider"].conv_out.weight)
     loss, logged = objective.loss(0, 8)
     loss.backward()
     assert {"diffusion", "discrimination", "data_seconds"} <= set(logged)

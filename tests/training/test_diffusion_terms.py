@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dicetalk.config import ConditionDropout, TrainDiffusion, load_params
 from dicetalk.data.dataset import DiffusionBatch
 from dicetalk.labels import CLASSES
+from dicetalk.models.backbones.denoisers.svd import SvdDenoiser
 from dicetalk.training import diffusion
 from dicetalk.training.diffusion import DiffusionObjective, Kept
 
@@ -131,15 +132,17 @@ def build(settings: TrainDiffusion, classes: list[int] | None = None, **changes:
     count = len(train.classes)
     clip_priors = (100.0 + np.arange(count, dtype=np.float32), 200.0 + np.arange(count, dtype=np.float32))
     return DiffusionObjective(
-        unet=Unet(),
-        audio_projection=Windows(),
-        emotion_model=Emotion(),
-        pose_guider=Windows(),
+        denoiser=SvdDenoiser(Unet()),
+        conditioners={
+            "audio_projection": Windows(),
+            "emotion_model": Emotion(),
+            "pose_guider": Windows(),
+        },
         train_batches=train,
         test_batches=test,
         clip_priors=tuple(priors[:, None] for priors in clip_priors),
         class_priors=np.arange(len(CLASSES), dtype=np.float32)[:, None],
-        scaling_factor=SCALING_FACTOR,
+        portrait=lambda latents: latents / SCALING_FACTOR,
         fps=FPS,
         settings=settings.model_copy(update=changes),
     )
@@ -160,7 +163,7 @@ def predicted(objective: DiffusionObjective, kept: Kept, sigma: float = SIGMA) -
     noise = torch.full_like(batch.latents, NOISE)
     priors = torch.tensor([[6.0], [9.0]])
     errors, logits = objective.predict(batch, priors, torch.full((2,), sigma), kept, noise)
-    return errors, logits, objective.unet.seen[-1]
+    return errors, logits, objective.network.seen[-1]
 
 
 def test_the_network_sees_what_svd_sees(settings: TrainDiffusion) -> None:
@@ -185,7 +188,7 @@ def test_the_network_sees_what_svd_sees(settings: TrainDiffusion) -> None:
 @pytest.mark.parametrize("dropped", ["audio", "image", "emotion"])
 def test_a_dropped_condition_is_zero_and_the_others_stay(settings: TrainDiffusion, dropped: str) -> None:
     flags = {name: torch.tensor([True, name != dropped]) for name in ("audio", "image", "emotion")}
-    seen = predicted(build(settings), Kept(**flags))[2]
+    seen = predicted(build(settings), Kept(flags))[2]
     present = {
         "audio": seen["audio_tokens"].flatten(1).abs().sum(1) > 0,
         "emotion": seen["emotion_tokens"].flatten(1).abs().sum(1) > 0,
@@ -241,7 +244,7 @@ def test_the_mouth_weighs_three_times_as_much(settings: TrainDiffusion, constant
         sample[..., SIDE // 2 :, :] = 3.0
         return SimpleNamespace(sample=sample, features=torch.zeros(len(sample), FRAMES, 22, 1, 1))
 
-    objective.unet.forward = wrong_in_the_mouth
+    objective.network.forward = wrong_in_the_mouth
     assert objective.loss(0, 2)[0].item() == pytest.approx(0.75, **TOLERANCE)  # half of the picture, at 1.5
     half = torch.zeros(1, 1, 2, 2)
     half[..., 0] = 1.0  # a latent that lies half inside
@@ -252,7 +255,7 @@ def test_noise_levels_are_log_normal(settings: TrainDiffusion) -> None:
     objective = build(settings, [-1], sigma_log_mean=0.5, sigma_log_std=0.3)
     torch.manual_seed(0)
     objective.loss(0, 4000)
-    logarithms = 4 * objective.unet.seen[-1]["timestep"]
+    logarithms = 4 * objective.network.seen[-1]["timestep"]
     assert logarithms.mean().item() == pytest.approx(0.5, abs=0.02)
     assert logarithms.std().item() == pytest.approx(0.3, abs=0.02)
     below = (logarithms < 0.5 - 0.3).float().mean().item()
@@ -263,7 +266,7 @@ def test_noise_differs_between_samples_and_has_unit_variance(settings: TrainDiff
     objective = build(settings, [-1])
     torch.manual_seed(0)
     objective.loss(0, 500)
-    noise = (objective.unet.seen[-1]["sample"][:, :, :CHANNELS] * 1.25 - CLEAN) / SIGMA
+    noise = (objective.network.seen[-1]["sample"][:, :, :CHANNELS] * 1.25 - CLEAN) / SIGMA
     assert noise.mean().item() == pytest.approx(0.0, abs=0.02)
     assert noise.std().item() == pytest.approx(1.0, abs=0.02)
 
@@ -274,14 +277,14 @@ def test_priors_are_class_means_or_the_clips_own(
 ) -> None:
     objective = build(settings, [3, 5, -1], clip_prior_fraction=fraction)  # the last one has no label
     objective.loss(0, 3)
-    assert objective.unet.seen[-1]["emotion_tokens"].flatten().tolist() == expected
+    assert objective.network.seen[-1]["emotion_tokens"].flatten().tolist() == expected
 
 
 def test_a_fraction_of_the_priors_are_the_clips_own(settings: TrainDiffusion) -> None:
     objective = build(settings, [3], clip_prior_fraction=0.2)
     torch.manual_seed(0)
     objective.loss(0, 2000)
-    own = objective.unet.seen[-1]["emotion_tokens"].flatten() == 100.0
+    own = objective.network.seen[-1]["emotion_tokens"].flatten() == 100.0
     assert own.float().mean().item() == pytest.approx(0.2, abs=0.03)
 
 
@@ -291,7 +294,7 @@ def test_the_loss_drops_conditions(settings: TrainDiffusion, name: str) -> None:
     objective = build(settings, [3], condition_dropout=ConditionDropout(**chances))
     torch.manual_seed(0)
     objective.loss(0, 2000)
-    seen = objective.unet.seen[-1]
+    seen = objective.network.seen[-1]
     tokens = {"audio": "audio_tokens", "image": "encoder_hidden_states", "emotion": "emotion_tokens"}
     for condition, key in tokens.items():
         lost = (seen[key].flatten(1) == 0).all(1).float().mean().item()
@@ -305,7 +308,7 @@ def test_short_windows_show_as_many_more_clips(
     objective = build(settings, short_window_fraction=fraction)
     objective.loss(7, 6)
     assert objective.train_batches.drawn[-1] == drawn
-    assert objective.unet.seen[-1]["sample"].shape[:2] == drawn[1:]
+    assert objective.network.seen[-1]["sample"].shape[:2] == drawn[1:]
 
 
 def test_validation_measures_losses_and_what_conditions_are_worth(
@@ -315,7 +318,8 @@ def test_validation_measures_losses_and_what_conditions_are_worth(
     monkeypatch.setattr(diffusion.torch, "randn", lambda size: torch.full(size, NOISE))
     objective = build(settings, [3, 4, -1, 3])
     # The velocity is 2: an error of 0.5^2 = 0.25, without speech of 1, without emotion of 0.75^2 = 0.5625.
-    objective.unet.velocity, objective.unet.lost_audio, objective.unet.lost_emotion = 1.5, -0.5, -0.25
+    unet = objective.network
+    unet.velocity, unet.lost_audio, unet.lost_emotion = 1.5, -0.5, -0.25
     metrics = objective.validate(3)
     assert metrics == {
         "loss_sigma_0.75": pytest.approx(0.25, **TOLERANCE),
@@ -325,14 +329,14 @@ def test_validation_measures_losses_and_what_conditions_are_worth(
     }
     size = 2 * settings.training.batch_size
     assert objective.test_batches.drawn == [(10**9, size, None)] and not objective.train_batches.drawn
-    told = objective.unet.seen[0]["emotion_tokens"].flatten()[:4].tolist()
+    told = objective.network.seen[0]["emotion_tokens"].flatten()[:4].tolist()
     assert told == [3.0, 4.0, 202.0, 3.0]  # class means, and what is known of the clip without a label
 
 
 def test_validation_uses_four_fixed_noise_levels(settings: TrainDiffusion) -> None:
     objective = build(settings)
     metrics = objective.validate(0)
-    levels = [math.exp(4 * inputs["timestep"][0].item()) for inputs in objective.unet.seen[::3]]
+    levels = [math.exp(4 * inputs["timestep"][0].item()) for inputs in objective.network.seen[::3]]
     assert levels == pytest.approx([0.3, 1.0, 3.0, 10.0], rel=1e-4)
     assert {name for name in metrics if name.startswith("loss")} == {
         f"loss_sigma_{level}" for level in ("0.3", "1", "3", "10")
@@ -341,11 +345,12 @@ def test_validation_uses_four_fixed_noise_levels(settings: TrainDiffusion) -> No
 
 def test_what_is_trained_and_how_fast(settings: TrainDiffusion) -> None:
     objective = build(settings)
-    unet, emotion = objective.unet, objective.emotion_model
+    unet, emotion = objective.network, objective.emotion_model
     assert not any(p.requires_grad for p in emotion.codebook.parameters())
     assert not any(p.requires_grad for p in unet.attention.to_k.parameters())
     pretrained, new = objective.parameter_groups(2.0)
     assert (pretrained["lr"], new["lr"]) == (2.0, 10.0)
     assert {id(p) for p in pretrained["params"]} == {id(p) for p in unet.stock.parameters()}
-    modules = (unet.adapter, emotion.free, objective.audio_projection, objective.pose_guider)
+    others = (objective.modules[name] for name in ("audio_projection", "pose_guider"))
+    modules = (unet.adapter, emotion.free, *others)
     assert {id(p) for p in new["params"]} == {id(p) for module in modules for p in module.parameters()}

@@ -49,14 +49,14 @@ class Objective:
 
     def __init__(self, answer) -> None:
         self.test_batches, self.answer = batches(), answer
-        self.unet = SimpleNamespace(device=torch.device("cpu"))
+        self.network = SimpleNamespace(device=torch.device("cpu"))
         self.settings = SimpleNamespace(training=SimpleNamespace(mixed_precision="no"))
         self.class_priors = torch.arange(len(CLASSES))[:, None]
         self.noises, self.levels = [], []
 
     def predict(self, batch, priors, levels, kept, noise):
-        assert kept.audio.all() and kept.image.all() and noise.shape == batch.latents.shape
-        told = torch.where(kept.emotion, priors[:, 0], -1)
+        assert kept["audio"].all() and kept["image"].all() and noise.shape == batch.latents.shape
+        told = torch.where(kept["emotion"], priors[:, 0], -1)
         self.noises.append(noise)
         self.levels.append(levels.unique().item())
         named = [self.answer(s, t) for s, t in zip(batch.classes.tolist(), told.tolist(), strict=True)]

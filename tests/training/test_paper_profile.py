@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 
 from dicetalk.config import Params, Training, load_params
 from dicetalk.data.dataset import EncodedClips
+from dicetalk.data.speech import WHISPER_TINY_SHAPE
 from dicetalk.models.embedder import EmotionEmbedder
-from dicetalk.planning.networks import WHISPER_CHANNELS, WHISPER_LAYERS
 from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import discrimination
 from dicetalk.training.bank import learn_bank
@@ -69,7 +69,7 @@ def params(repository: Path) -> Params:
 @pytest.fixture
 def root(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Encoded clips in the paper's shapes and a backbone of its widths."""
-    monkeypatch.setattr(fake_corpus, "SPEECH_SHAPE", (WHISPER_LAYERS, WHISPER_CHANNELS))
+    monkeypatch.setattr(fake_corpus, "SPEECH_SHAPE", WHISPER_TINY_SHAPE)
     monkeypatch.setattr(fake_corpus, "LATENT_SHAPE", (4, SIZE_PX // 8, SIZE_PX // 8))
     monkeypatch.setattr(fake_corpus, "IMAGE_DIM", 1024)
     monkeypatch.setattr(tiny_models, "TOKEN_DIM", 1024)

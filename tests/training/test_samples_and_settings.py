@@ -14,7 +14,10 @@ from dicetalk.config import Params, load_params
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import CLASSES
 from dicetalk.models.autoencoder import DecoderOutput, EncoderOutput, PointDistribution
+from dicetalk.models.backbones.denoisers.svd import SvdDenoiser
+from dicetalk.models.backbones.files.svd import FrameCodec, SvdFiles
 from dicetalk.release.package import model_settings
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import finetune, samples
 from dicetalk.training.samples import SampleVideos, choose_rows
 
@@ -66,7 +69,8 @@ class Vae:
 
 class Pipeline:
     def __init__(self) -> None:
-        self.unet, self.vae, self.scheduler = SimpleNamespace(device=torch.device("cpu")), Vae(), "training's"
+        self.denoiser = SvdDenoiser(SimpleNamespace(device=torch.device("cpu")))
+        self.vae, self.scheduler = Vae(), "training's"
 
     def set_progress_bar_config(self, disable: bool) -> None:
         pass
@@ -133,6 +137,8 @@ def params(repository: Path) -> Params:
 class Halving:
     """An autoencoder that halves the picture `times` times."""
 
+    config, device, dtype = SimpleNamespace(scaling_factor=1.0), torch.device("cpu"), torch.float32
+
     def __init__(self, times: int) -> None:
         self.factor = 2**times
 
@@ -141,22 +147,29 @@ class Halving:
         return EncoderOutput(latent_dist=PointDistribution(latents))
 
 
-def test_sides_are_multiples_of_what_autoencoder_and_unet_halve(
-    params: Params, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(finetune, "component_config", lambda *_: {"block_out_channels": [8, 8, 8]})
-    assert finetune._size_multiple(Halving(3), params, Path()) == 8 * 4
+def test_sides_are_multiples_of_what_autoencoder_and_unet_halve(params: Params):
+    size_px, entries = params.preprocess.size_px, len(params.train_diffusion.pose_guider_channels)
+    space = finetune.space_factor(FrameCodec(Halving(3)), size_px, entries)
+    unet = {"block_out_channels": [8, 8, 8], "out_channels": 4, "num_frames": 2}
+    assert SvdFiles().geometry(unet, space).size_multiple == 8 * 4
     with pytest.raises(DicetalkError, match="4 entries and so scales the mask down by 8, .* down by 4"):
-        finetune._size_multiple(Halving(2), params, Path())
+        finetune.space_factor(FrameCodec(Halving(2)), size_px, entries)
 
 
 def test_clips_are_as_long_as_a_window_at_the_models_rate(params: Params, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(finetune, "EncodedClips", lambda *args: asked.append(args))
+
+    def read(*args) -> None:
+        asked.append(args)
+        raise LookupError
+
+    monkeypatch.setattr(finetune, "EncodedClips", read)
     diffusion = params.train_diffusion.model_copy(update={"num_frames": 5, "frame_stride": 3})
-    finetune._encoded_clips(params.model_copy(update={"train_diffusion": diffusion}), Path("root"), "test")
+    with pytest.raises(LookupError):  # at the table of the first clips
+        changed = params.model_copy(update={"train_diffusion": diffusion})
+        finetune.train_diffusion(changed, Path("root"), Path("run"), Tracker())
     folders, split, min_frames = asked[0]
-    assert split == "test" and min_frames == 13  # frames 0, 3, 6, 9 and 12
+    assert split == "train" and min_frames == 13  # frames 0, 3, 6, 9 and 12
     assert folders == [Path("root/data/encoded/mead"), Path("root/data/encoded/hdtf")]
 
 

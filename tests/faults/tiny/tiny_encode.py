@@ -31,7 +31,7 @@ def main() -> None:
     params = load_params()
     # Networks that this encoder lacks, whose import takes longer than the stage.
     stand_in = ModuleType("dicetalk.models.backbone")
-    stand_in.load_component = None
+    stand_in.load_codec = stand_in.load_component = None
     sys.modules[stand_in.__name__] = stand_in
 
     from dicetalk.data.encode import encode_set

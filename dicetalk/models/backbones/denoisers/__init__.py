@@ -1,0 +1,1 @@
+"""The networks of backbones in training and sampling."""
