@@ -1,7 +1,7 @@
 """Where a wheel gets its packages from; everything else about the project is in pyproject.toml.
 
-`stages` and `pipelines` are folders of the checkout, where `dvc.yaml` and Prefect name them. Installed, those names
-would be anybody's, so a wheel has them as `dicetalk.stages` and `dicetalk.pipelines`.
+`stages` and `pipelines` are folders of the checkout, where `dvc.yaml` and Prefect name them. Once installed,
+such common names could collide with anybody's, so a wheel has them under `dicetalk`.
 """
 
 from setuptools import find_packages, setup

@@ -26,6 +26,7 @@ from dicetalk.progress import format_seconds, log
 from dicetalk.report.ablations import read_ablations, text_table
 from dicetalk.tracking.runs import nested_run, pipeline_run
 from dicetalk.tracking.tracker import Tracker
+
 from . import dvc
 from .ablations.copies import WorkingCopy, check_clean, results
 from .ablations.plan import Run, fingerprint, plan_runs

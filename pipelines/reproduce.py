@@ -16,6 +16,7 @@ from dicetalk.config import load_params
 from dicetalk.files import read_json
 from dicetalk.report.tables import final_metrics
 from dicetalk.tracking.runs import pipeline_run
+
 from . import dvc
 
 METRICS = Path("metrics")

@@ -12,6 +12,7 @@ from prefect.deployments.runner import EntrypointType
 from prefect.schedules import Cron
 
 from dicetalk.config import load_params
+
 from .reproduce import reproduce
 from .retrain import retrain
 

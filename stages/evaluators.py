@@ -8,6 +8,7 @@ from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
 from dicetalk.tracking.runs import stage_run
+
 from . import run
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
+
 from . import run
 
 OUTPUT = Path("outputs/generated")

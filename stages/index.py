@@ -7,6 +7,7 @@ from pathlib import Path
 from dicetalk.compute.launch import chosen_dataset
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+
 from . import run
 
 

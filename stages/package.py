@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.release.package import package_model
+
 from . import run
 
 

@@ -8,6 +8,7 @@ from dicetalk.compute.launch import chosen_dataset
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.edits import unedited
+
 from . import run
 
 

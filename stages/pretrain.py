@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.runs.work import stage_work
+
 from . import run
 
 TRAINED = ("speech", "autoencoder", "unet")

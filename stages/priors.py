@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import write_json
+
 from . import run
 
 

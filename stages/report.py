@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.progress import log
+
 from . import run
 
 OUT = Path("reports")

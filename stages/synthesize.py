@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import atomic_directory, write_json
+
 from . import run
 
 # Apart from where real data lies, because DVC deletes a stage's outputs before the stage runs.

@@ -8,6 +8,7 @@ from dicetalk.compute.launch import is_main_process, start_processes
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
+
 from . import run
 
 

@@ -197,7 +197,7 @@ def _open(path: Path | BinaryIO) -> Iterator[av.container.InputContainer]:
         # Only ever files, even where a name looks like an address or a playlist refers to one.
         options = {"protocol_whitelist": "file"} if is_path else {}
         file = str(path) if is_path else path
-        with av.open(file, options=options, metadata_errors="replace") as container:
+        with av.open(file, "r", options=options, metadata_errors="replace") as container:
             if container.format.name in PLAYLISTS:
                 raise DicetalkError(f"{path}: is a list of other files.")
             if any(stream.codec_context is None for stream in container.streams):

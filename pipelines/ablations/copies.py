@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
+
 from .. import dvc
 from .plan import TARGET, Run, as_hydra
 from .record import RECORD, read_metrics

@@ -12,6 +12,7 @@ from dicetalk.config import Params, config_hash, parse_params
 from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 from dicetalk.report.graph import Stage, load_yaml, read_stages
+
 from .variants import VARIANTS
 
 TARGET = "evaluate"  # the last stage of a run

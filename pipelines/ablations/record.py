@@ -9,6 +9,7 @@ from typing import Any
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
+
 from .plan import SEED_STEP, SEEDS, Run
 from .variants import BASELINE, VARIANTS
 
