@@ -59,6 +59,7 @@ lint: install
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@$(RUN) lint-imports --no-cache --no-logo
 
 # Every Python version named in pyproject.toml can install what constraints.txt pins; nothing is installed.
 resolve: install

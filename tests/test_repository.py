@@ -150,6 +150,12 @@ def test_the_library_knows_no_outer_layer() -> None:
                     assert file.parent.name == "tracking" and node in inside, f"{file}:{node.lineno}"
 
 
+def test_few_modules_stand_beside_the_wings_of_the_library() -> None:
+    """What has a subject of its own belongs into a folder; `make lint` checks the arrows between these."""
+    loose = sorted(path.stem for path in (REPOSITORY / "dicetalk").glob("*.py"))
+    assert len(loose) <= 8, loose
+
+
 def test_constraints_pin_every_requirement_once_per_python() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
