@@ -8,22 +8,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from projects import repository_files
+from shared_data import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # Folders of the checkout and where a wheel has them.
 INSTALLED = {"dicetalk": "dicetalk", "stages": "dicetalk/stages", "pipelines": "dicetalk/pipelines"}
-
-
-def sources() -> list[str]:
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    return subprocess.check_output(command, cwd=REPOSITORY, text=True).splitlines()
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build from a copy, because setuptools leaves a `build/` whose old files the next wheel would have."""
     copy = tmp_path_factory.mktemp("checkout")
-    for name in sources():
+    for name in repository_files():
         if name.startswith((*INSTALLED, "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((REPOSITORY / name).read_bytes())
@@ -45,7 +41,7 @@ def installed(wheel: Path) -> Path:
 def test_a_wheel_has_every_file_of_the_checkout_under_one_name(installed: Path) -> None:
     (info,) = installed.glob("*.dist-info")
     assert {path.name for path in installed.iterdir()} == {"dicetalk", info.name}
-    expected = {name for name in sources() if name.split("/")[0] in INSTALLED}
+    expected = {name for name in repository_files() if name.split("/")[0] in INSTALLED}
     expected = {name.replace(top, INSTALLED[top], 1) for name in expected for top in [name.split("/")[0]]}
     found = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert {name for name in found if name.startswith("dicetalk/")} == expected

@@ -42,7 +42,7 @@ class MediaInfo:
         fps: average frame rate; 0 without video.
         duration_seconds: of the picture if there is one, else of the sound; 0 when the file does not say.
         num_frames: stored frames by the file's own count; 0 when it does not say.
-        video_start_seconds, audio_start_seconds: time stamps of the first frame and sample; None when absent.
+        audio_start_seconds: time stamp of the first sample; None without sound.
     """
 
     width: int
@@ -54,7 +54,6 @@ class MediaInfo:
     has_video: bool
     has_audio: bool
     sample_rate_hz: int
-    video_start_seconds: float | None
     audio_start_seconds: float | None
 
 
@@ -89,7 +88,6 @@ def probe(path: Path) -> MediaInfo:
             has_video=video is not None,
             has_audio=audio is not None,
             sample_rate_hz=audio.sample_rate if audio is not None else 0,
-            video_start_seconds=_start_seconds(video) if video is not None else None,
             audio_start_seconds=_start_seconds(audio) if audio is not None else None,
         )
 

@@ -22,7 +22,6 @@ SAMPLES_PER_TICK = 640  # one video frame at 25 fps = two tokens
 TOKENS_PER_TICK = 2
 
 WHISPER_CHUNK_SAMPLES = 480_000  # 30 s, encoded without context across chunks (official `process_audio`)
-WHISPER_CHUNK_MELS = 3000
 
 SPEECH_ENCODER = "speech_encoder"  # subfolder of a model folder
 

@@ -6,6 +6,7 @@ defined in `clustering_strength` and comparable in spirit only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ def plain_features(clips: EncodedClips) -> np.ndarray:
     return np.stack(rows)
 
 
-def _labels(clips: EncodedClips, index) -> np.ndarray:
+def _labels(clips: EncodedClips, index: Callable[[str, int], int]) -> np.ndarray:
     pairs = zip(clips.table["emotion"], clips.table["level"], strict=True)
     return np.array([index(emotion, int(level)) for emotion, level in pairs])
 
