@@ -190,6 +190,12 @@ def test_the_citation_has_the_version() -> None:
     assert citation["version"] == dicetalk.__version__
 
 
+def test_the_list_of_decisions_has_every_page() -> None:
+    folder = REPOSITORY / "docs/decisions"
+    pages = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    assert re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", (folder / "README.md").read_text(), re.M) == pages
+
+
 def test_links_in_the_pages_lead_somewhere() -> None:
     pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
     for page in pages:

@@ -98,9 +98,12 @@ def read_video(
     """Yield upright RGB frames at a constant rate: the stored frame nearest to `start_seconds + k / fps`.
 
     Frames are decoded as they are asked for. They cover `[start_seconds, end_seconds)`; a missing end means
-    the end of the last stored frame. "Nearest" is meant halfway between two readings of time stamps, as
-    moments and as beginnings of the time a frame is shown: whichever a measurement uses, changing the rate
-    moves the picture against the sound by at most 10 ms on average, and less for the mean of both.
+    the end of the last stored frame.
+
+    A time stamp can be read as the moment a frame shows or as the moment from which it is shown, and the two
+    readings can disagree about which stored frame is nearest. The choice here lies halfway between them:
+    under either one, changing the rate shifts the picture against the sound by at most 10 ms on average, and
+    by less under their mean.
 
     Yields:
         uint8 arrays `(height, width, 3)`.

@@ -142,7 +142,7 @@ class DiceTalkPipeline(DiceTalkNetworks):
         latent_shape = (batch, total_frames, self.unet.config.out_channels, *latent_size)
         check_noise(latents, latent_shape, generator)
 
-        # 2. Noise; drawn for the image even at strength 0 so that a seed gives the official noise
+        # 2. Noise; the image's is drawn even at strength 0, so that a seed gives the release's latents
         dtype, device = self.unet.dtype, self._execution_device
         image_noise = randn_tensor(pixels.shape, generator=generator, device=device)
         clean_latents = self.encode_images(pixels)

@@ -1,7 +1,7 @@
-"""What the emotion embedding knows: emotions of unseen people yes, who is speaking no.
+"""Does the embedding tell the emotions of unseen people apart, and does it hide who is speaking?
 
-The paper's table 5 reports a "clustering strength" without a formula (in what we could read); ours is
-defined in `clustering_strength` and comparable in spirit only.
+The paper's table 5 reports a "clustering strength", but we found no formula for it. Ours is defined in
+`clustering_strength`; the two numbers share the idea and cannot be compared.
 """
 
 from __future__ import annotations
