@@ -20,6 +20,7 @@ from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, 
 from dicetalk.data.speech import load_speech_encoder
 from dicetalk.errors import DicetalkError
 from dicetalk.generation import clip as generation
+from dicetalk.generation import split as split_generation
 from dicetalk.generation.clip import (
     Request,
     TalkingModel,
@@ -29,7 +30,6 @@ from dicetalk.generation.clip import (
     prior_of_video,
     write_video,
 )
-from dicetalk.generation.clip import split as split_generation
 from dicetalk.generation.portrait import Portrait, read_portrait
 from dicetalk.generation.split import choose_clips, generate_test_split, plan_jobs
 from dicetalk.release.package import package_model

@@ -14,7 +14,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import samples_of, video_source
 from dicetalk.evaluation.folders import compare_media, find_videos, read_labels
 from dicetalk.evaluation.session import Evaluation, Session
-from dicetalk.evaluation.systems import FLOORS
+from dicetalk.evaluation.systems import DERIVED
 
 
 def evaluate_any(
@@ -46,7 +46,7 @@ def evaluate_any(
         if not path.is_dir():
             raise DicetalkError(f"--generated {given}: {path} is no folder.")
         name = name or (path.resolve().name if systems else "ours")
-        if name in systems or name in FLOORS:
+        if name in systems or name in DERIVED:
             raise DicetalkError(f"--generated {given}: {name} is taken; give it another name, NAME={folder}.")
         systems[name] = path
     with tempfile.TemporaryDirectory() as temporary:

@@ -11,9 +11,10 @@ from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Clip
 from dicetalk.evaluation.faces import Video
 from dicetalk.evaluation.landmarks import LandmarkReader
-from dicetalk.evaluation.pixels import compare_pixels
-from dicetalk.evaluation.protocol import Definition, Role
+from dicetalk.evaluation.metrics.pixels import compare_pixels
+from dicetalk.evaluation.protocol import Definition
 from dicetalk.evaluation.reader import Parts, Reader, hear, see
+from dicetalk.evaluation.roles import Role
 
 
 class Measurer:
@@ -39,10 +40,9 @@ class Measurer:
             real: the real clip that pixels are compared with, where the protocol does that.
 
         Returns:
-            The parts of `dicetalk.evaluation.readers`, for pixels also `psnr`, `ssim` and `lpips`, and the
-            landmarks that `preprocess` found in the full-size video as `known_landmarks`, which are more
-            exact than what can be read from the crop; and for each role that could not be measured the
-            reason.
+            The parts of `dicetalk.evaluation.roles`, and the landmarks that `preprocess` found in the
+            full-size video as `known_landmarks`, which are more exact than what can be read from the crop;
+            and for each role that could not be measured the reason.
 
         Raises:
             DicetalkError: when the clip is too short, or no role can be measured.
@@ -65,9 +65,10 @@ class Measurer:
             problems.setdefault("sync", str(error))
         if real is not None:
             try:
-                parts |= compare_pixels(
-                    clip.frames, real.frames, self.definition, self.readers.get("perceptual")
-                )
+                stride = self.definition.readers["pixels"].stride
+                perceptual = self.readers.get("perceptual")
+                distance = None if perceptual is None else perceptual.compare
+                parts |= compare_pixels(clip.frames, real.frames, stride, distance)
                 if "psnr" not in parts:
                     problems["pixels"] = "every frame equals the real one: PSNR is infinite and left out"
             except DicetalkError as error:

@@ -1,7 +1,4 @@
-"""What networks saw in videos, kept on disk.
-
-So memory does not grow with the number of videos, and killed work continues.
-"""
+"""What networks saw in videos, kept on disk: it need not fit into memory, and killed work continues."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dicetalk.evaluation.protocol import Role
+from dicetalk.evaluation.roles import Role
 from dicetalk.files import atomic_path
 
 PROBLEMS, DETAILS = "problems", "details"

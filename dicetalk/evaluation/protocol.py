@@ -10,14 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.metrics.metric import Metric, SetDistance
+from dicetalk.evaluation.metrics.table import METRICS
+from dicetalk.evaluation.roles import FEATURES, Role
 from dicetalk.files import sha256_file
 
 FOLDER = Path(__file__).with_name("protocols")
-Role = Literal[
-    "emotion", "emotion_second", "identity", "sync", "image", "video", "landmarks", "pixels", "perceptual"
-]
-# These names belong to one network each; with any other the metric has another name.
-RESERVED = {"fid": "inception-fid", "fvd": "i3d-fvd", "lpips": "alexnet"}
 
 
 class ReaderDefinition(BaseModel):
@@ -55,7 +53,7 @@ class Definition(BaseModel):
         frechet_groups: intervals of Fréchet distances leave out one of so many groups of clips; null leaves
             out one clip (or identity) at a time, which needs memory for each.
         readers: role -> its network.
-        networks: metric -> the role that reads it.
+        networks: metric -> the role that reads it; `load_protocol` adds the metrics whose row names it.
         left_out: metric -> why the protocol does not have it.
     """
 
@@ -73,14 +71,24 @@ class Definition(BaseModel):
     networks: dict[str, Role]
     left_out: dict[str, str]
 
+    @property
+    def metrics(self) -> list[Metric]:
+        """The rows of its metrics, in the order of the table."""
+        return [METRICS[name] for name in METRICS if name in self.networks]
+
     @model_validator(mode="after")
     def _check_roles(self) -> Definition:
         if unread := set(self.networks.values()) - set(self.readers):
             raise ValueError(f"networks: no reader for {', '.join(sorted(unread))}")
-        for metric, network in RESERVED.items():
-            role = self.networks.get(metric)
-            if role is not None and self.readers[role].network != network:
-                raise ValueError(f"networks.{metric}: only {network} may be called so")
+        for name, role in self.networks.items():
+            metric = METRICS.get(name)
+            if metric is None:
+                raise ValueError(f"networks.{name}: not in the table of metrics")
+            allowed = FEATURES if isinstance(metric.value, SetDistance) else (metric.role,)
+            if role not in allowed:
+                raise ValueError(f"networks.{name}: is read by {' or '.join(allowed)}, not by {role}")
+            if metric.network is not None and self.readers[role].network != metric.network:
+                raise ValueError(f"networks.{name}: only {metric.network} may be called so")
         return self
 
 
@@ -94,13 +102,19 @@ class Protocol:
 
 
 def load_protocol(name: str, folder: Path = FOLDER) -> Protocol:
-    """Read a protocol by name; raises `DicetalkError` when it is unknown or malformed."""
+    """Read a protocol by name, with the metrics that its file lists and those whose row names it.
+
+    Raises:
+        DicetalkError: when it is unknown or malformed.
+    """
     path = folder / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(item.stem for item in folder.glob("*.yaml")))
         raise DicetalkError(f"evaluate.protocol: {name!r} is unknown, expected one of {names}.")
     try:
-        definition = Definition.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        added = {row.name: row.role for row in METRICS.values() if name in row.protocols}
+        definition = Definition.model_validate({**content, "networks": content["networks"] | added})
+    except (ValidationError, yaml.YAMLError, TypeError, KeyError) as error:
         raise DicetalkError(f"{path} is not a valid protocol: {error}") from None
     return Protocol(name, sha256_file(path), definition)

@@ -1,14 +1,4 @@
-"""What each network says about a video: a reader per role, turning frames or sound into named arrays.
-
-| role | parts |
-|---|---|
-| emotion | `emotion`: class probabilities `(8,)`; some also `expression`: features `(frames, dim)` |
-| emotion_second | `emotion_second`: class probabilities `(8,)`; `strength` `()` of the face, in levels |
-| identity | `identity`: embeddings `(frames, dim)` |
-| sync | `lips`, `heard`: embeddings `(windows, dim)` |
-| image, video | `image`, `video`: features `(vectors, dim)` |
-| landmarks | `landmarks`: 68 points `(frames, 68, 2)`, NaN where no face was found |
-"""
+"""What each network says about a video: a reader turns frames or sound into the named arrays of its role."""
 
 from __future__ import annotations
 

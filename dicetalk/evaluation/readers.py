@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dicetalk import weights
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.emotion import video_probabilities
 from dicetalk.evaluation.faces import Video
+from dicetalk.evaluation.metrics.emotion import video_probabilities
 from dicetalk.evaluation.networks import to_input
-from dicetalk.evaluation.protocol import Definition, ReaderDefinition, Role
+from dicetalk.evaluation.protocol import Definition, ReaderDefinition
 from dicetalk.evaluation.reader import Parts, Reader
+from dicetalk.evaluation.roles import Role
 from dicetalk.evaluation.store import load_network
 from dicetalk.evaluation.syncnet import audio_windows, mouth_region, video_windows
 from dicetalk.files import sha256_file
@@ -152,7 +153,7 @@ def load_readers(definition: Definition, evaluators: Path) -> tuple[dict[Role, R
 
 
 def _load_published(item: ReaderDefinition) -> Reader:
-    from dicetalk.evaluation.published.readers import load_reader
+    from dicetalk.evaluation.published.load import load_reader
 
     reader = load_reader(item)
     if item.sha256 is not None and not reader.sha256.startswith(item.sha256):

@@ -19,33 +19,24 @@ from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Source
 from dicetalk.evaluation.measure import Measurer
+from dicetalk.evaluation.metrics.metric import SetDistance
 from dicetalk.evaluation.observations import Observation, Store
 from dicetalk.evaluation.paired import paired_tests
 from dicetalk.evaluation.protocol import load_protocol
 from dicetalk.evaluation.readers import load_readers
+from dicetalk.evaluation.roles import FEATURES
 from dicetalk.evaluation.scores import (
-    FRECHET_METRICS,
-    FRECHET_PARTS,
-    PAIRED_COLUMNS,
-    estimate_frechet,
+    clip_means,
+    estimate_distance,
     estimate_system,
-    frechet_pairs,
     score_trial,
+    set_pairs,
 )
 from dicetalk.evaluation.statistics import Estimate
 from dicetalk.evaluation.strength import strength_differences
-from dicetalk.evaluation.systems import (
-    Measured,
-    Trial,
-    own_trials,
-    real_trials,
-    still_trials,
-    wrong_audio_trials,
-    wrong_emotion_trials,
-)
+from dicetalk.evaluation.systems import DERIVED, SYSTEMS, find_system, own_trials
+from dicetalk.evaluation.trial import Measured, Trial
 from dicetalk.progress import track
-
-DERIVED_SYSTEMS = ("wrong_audio", "wrong_emotion")  # the same videos as `ours`, whose failures are listed
 
 
 @dataclass(frozen=True)
@@ -157,13 +148,13 @@ class Session:
             reasons = sorted({failure["reason"] for failure in self.failures})[:5]
             raise DicetalkError(f"Not one video of `{first}` could be evaluated: " + "; ".join(reasons))
         compared = {clip_id: references[clip_id] for clip_id in ours}
-        trials = {
-            "real": list(real_trials(real, compared)),
-            **{name: list(own_trials(name, measured, real, references)) for name, measured in videos.items()},
-            "still": list(still_trials(real, compared)),
-            "wrong_audio": list(wrong_audio_trials(ours, real, references)),
-            "wrong_emotion": list(wrong_emotion_trials(ours, real, references)),
+        own = {name: list(own_trials(name, measured, real, references)) for name, measured in videos.items()}
+        derived = {
+            name: list(make(ours, real, compared))
+            for name in DERIVED
+            if (make := SYSTEMS[name].make_trials) is not None
         }
+        trials = {"real": derived.pop("real"), **own, **derived}
         rows, estimates = [], {}
         skipped = dict(self.definition.left_out)
         skipped |= {
@@ -172,17 +163,17 @@ class Session:
             if role in self.missing
         }
         emotions = self.readers["emotion"].emotions if "emotion" in self.readers else ()
-        for system, own in trials.items():
-            if not own:
+        for system, shown in trials.items():
+            if not shown:
                 skipped[system] = "no clip has the counterpart this system needs"
                 continue
-            system_rows = self._score(own)
+            system_rows = self._score(shown)
             rows += system_rows
             estimates[system], unmeasured = estimate_system(
                 pd.DataFrame(system_rows), self.settings, self.definition, emotions
             )
             self._skip(skipped, system, unmeasured)
-        for (system, metric), result in self._frechet(trials):
+        for (system, metric), result in self._distances(trials):
             if isinstance(result, DicetalkError):
                 self._skip(skipped, system, {metric: str(result)})
             else:
@@ -190,9 +181,7 @@ class Session:
         table = pd.DataFrame(rows)
         others = [name for name in videos if name != first]
         report = self._report(estimates, skipped)
-        columns = {
-            name: column for name, column in PAIRED_COLUMNS.items() if name in self.definition.networks
-        }
+        columns = {name: mean.column for name, mean in clip_means(self.definition).items() if mean.paired}
         by_identity = self.definition.interval_unit == "identity"
         draws = (by_identity, self.settings.seed, self.settings.bootstrap_samples)
         report["paired"] = paired_tests(table, first, others, columns, *draws)
@@ -225,37 +214,38 @@ class Session:
     def _score(self, trials: Iterable[Trial]) -> list[dict[str, Any]]:
         rows = []
         for trial in trials:
-            row, problem = score_trial(trial, self.settings.max_shift_frames)
+            row, unmeasured = score_trial(trial, self.definition.metrics, self.settings)
             rows.append(row)
-            if trial.system in DERIVED_SYSTEMS:
+            if find_system(trial.system).same_videos:
                 continue
-            problems = trial.shown.problems | ({"landmarks": problem} if problem else {})
+            problems = trial.shown.problems
             metrics: dict[str, list[str]] = {}
             for metric, role in self.definition.networks.items():
-                if role in problems:
-                    metrics.setdefault(problems[role], []).append(metric)
+                if reason := unmeasured.get(metric) or problems.get(role):
+                    metrics.setdefault(reason, []).append(metric)
             for reason, names in metrics.items():
                 self.fail(trial.system, trial.real.clip_id, reason, ", ".join(names))
         return rows
 
-    def _frechet(
+    def _distances(
         self, trials: Mapping[str, Sequence[Trial]]
     ) -> Iterator[tuple[tuple[str, str], Estimate | DicetalkError]]:
-        roles = {
-            metric: self.definition.networks[metric]
-            for metric in FRECHET_METRICS
-            if self.definition.networks.get(metric) in self.readers
+        networks = self.definition.networks
+        distances = {
+            row.name: row.value
+            for row in self.definition.metrics
+            if isinstance(row.value, SetDistance) and networks[row.name] in self.readers
         }
 
         def estimate(key: tuple[str, str]) -> Estimate | DicetalkError:
             system, metric = key
             try:
-                pairs = frechet_pairs(trials[system], FRECHET_PARTS[roles[metric]])
-                return estimate_frechet(pairs, self.definition)
+                pairs = set_pairs(trials[system], FEATURES[networks[metric]])
+                return estimate_distance(pairs, distances[metric], self.definition)
             except DicetalkError as error:
                 return error
 
-        keys = [(system, metric) for system, own in trials.items() if own for metric in roles]
+        keys = [(system, metric) for system, own in trials.items() if own for metric in distances]
         # Wide features: one at a time, because each keeps the moments of its groups.
         threads = 1 if self.definition.frechet_groups else self.threads
         return self._map(estimate, keys, "Fréchet distances", threads)

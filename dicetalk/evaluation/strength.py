@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dicetalk.evaluation.labelled import EXPRESSIVE
+from dicetalk.evaluation.metrics.emotion import EXPRESSIVE
 from dicetalk.evaluation.paired import MIN_PAIRS, swap_test
 from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
 from dicetalk.labels import LEVELS, NEUTRAL

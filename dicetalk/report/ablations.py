@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from dicetalk.evaluation.metrics.table import by_topic
 from dicetalk.files import read_json
 from dicetalk.report.graph import load_yaml
-from dicetalk.report.tables import METRICS
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-# Name -> label, and whether higher is better; the embedder's on held-out identities, see embedder_metrics.py.
-COLUMNS = METRICS | {
-    "emotion_probe": ("Embedder: emotion probe", True),
-    "identity_probe": ("Embedder: identity probe", False),
-    "clustering_strength": ("Embedder: clustering strength", True),
+# Name -> label and which way is better; the embedder's on held-out identities, see embedder_metrics.py.
+COLUMNS = {row.name: (row.label, row.arrow) for row in by_topic()} | {
+    "emotion_probe": ("Embedder: emotion probe", "↑"),
+    "identity_probe": ("Embedder: identity probe", "↓"),
+    "clustering_strength": ("Embedder: clustering strength", "↑"),
 }
 # Table 5 compares what the embedder is given; all columns of it are clustering strengths.
 INPUTS = {"audio_only": "audio", "video_only": "video", "full": "video + audio"}
@@ -94,7 +94,7 @@ class Ablations:
         overrides: what all runs share.
         seed_keys: parameters that a seed changes, by `seed_step` times the seed.
         seed_step: see there.
-        metrics: the columns, label and whether higher is better.
+        metrics: the columns, label and which way is better.
         rows: one per variant.
         orderings: of the paper.
         seconds: of one run.
@@ -106,7 +106,7 @@ class Ablations:
     overrides: dict[str, Any]
     seed_keys: list[str]
     seed_step: int
-    metrics: dict[str, tuple[str, bool | None]]
+    metrics: dict[str, tuple[str, str]]
     rows: list[Row]
     orderings: list[Ordering]
     seconds: Mean | None

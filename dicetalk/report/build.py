@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dicetalk.config import Params
+from dicetalk.evaluation.metrics.table import METRICS
+from dicetalk.evaluation.systems import find_system
 from dicetalk.files import atomic_path, read_json
 from dicetalk.labels import EMOTIONS
 from dicetalk.progress import log
@@ -23,7 +25,6 @@ from dicetalk.report.tables import (
     metric_rows,
     pair_label,
     paired_rows,
-    shown,
     strength_rows,
     strength_systems,
     system_names,
@@ -40,6 +41,11 @@ CURVES = {
     "Evaluator: emotion, second network": "evaluators/emotion_second_curves.csv",
     "Evaluator: identity": "evaluators/identity_curves.csv",
     "Evaluator: sync": "evaluators/sync_curves.csv",
+}
+HEADLINE = {
+    "emotion_accuracy": "emotion accuracy",
+    "sync_c": "Sync-C",
+    "f_sim": "identity similarity",
 }
 # Present in every training, and the same picture every time.
 NOT_DRAWN = ("lr", "grad_norm")
@@ -83,12 +89,12 @@ def gather(params: Params) -> dict[str, Any]:
         "costs": {stage.name: costs[stage.name] for stage in stages if stage.name in costs},
         "generated_frames": int(pd.read_parquet(generated / "manifest.parquet")["num_frames"].sum()),
         "evaluation": evaluation,
-        "systems": [shown(name) for name in systems],
+        "systems": [find_system(name) for name in systems],
         "metric_rows": rows,
         "interval_charts": [(row, interval_chart(row["label"], row["intervals"])) for row in rows],
         "accuracy_map": heat_map("emotion accuracy by emotion", accuracies[0], EMOTIONS, accuracies[1]),
         "strength_rows": strength_rows(evaluation),
-        "strength_systems": [shown(name) for name in strength_systems(evaluation)],
+        "strength_systems": [find_system(name) for name in strength_systems(evaluation)],
         "paired_rows": paired_rows(evaluation),
         "pairs": [pair_label(pair) for pair in evaluation.get("paired", {})],
         "headline": headline(evaluation),
@@ -115,17 +121,14 @@ def headline(evaluation: dict[str, Any]) -> list[dict[str, str]]:
     """Return the few numbers that say whether it worked, each with what to hold it against."""
     systems = evaluation["systems"]
     found = []
-    for metric, label, floor in (
-        ("emotion_accuracy", "emotion accuracy", "wrong_emotion"),
-        ("sync_c", "Sync-C", "wrong_audio"),
-        ("f_sim", "identity similarity", None),
-    ):
+    for metric, label in HEADLINE.items():
         if metric not in systems["ours"]:
             continue
+        floor = METRICS[metric].floor
         against = ["chance 0.125"] if metric == "emotion_accuracy" else []
         against += [f"real {systems['real'][metric]['value']:.2f}"] if metric in systems["real"] else []
         if floor and metric in systems.get(floor, {}):
-            against.append(f"{shown(floor).label.lower()} {systems[floor][metric]['value']:.2f}")
+            against.append(f"{find_system(floor).label.lower()} {systems[floor][metric]['value']:.2f}")
         entry = systems["ours"][metric]
         found.append(
             {

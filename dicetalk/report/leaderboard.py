@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.metrics.table import METRICS
+from dicetalk.evaluation.systems import SYSTEMS, find_system
 from dicetalk.files import atomic_path, read_json
 from dicetalk.report.graph import load_yaml
 from dicetalk.report.readings import Column, Entry, Evaluation, Reading, read_evaluation, reading_of
-from dicetalk.report.tables import ARROWS, METRICS, SYSTEMS, shown
+from dicetalk.report.tables import heading, in_order
 from dicetalk.study.questions import CRITERIA
 from dicetalk.templating import page_templates
 
 # Two evaluations of the same real clips by the same networks give the same ceiling, up to the machine.
 SAME_CEILING = 1e-3
+BEST = {"higher": max, "lower": min}  # for others no value is the best
 
 
 @dataclass
@@ -96,7 +99,7 @@ def make_boards(evaluations: Mapping[str, Evaluation]) -> list[Board]:
 
 def board_table(board: Board, metrics: list[str] | None = None) -> dict[str, Any]:
     """Return a board for the template: all of it, or some metrics, and then without floors."""
-    known = [*METRICS, *sorted({reading.metric for reading in board.columns} - METRICS.keys())]
+    known = in_order({*METRICS, *(reading.metric for reading in board.columns)})
     wanted = known if metrics is None else metrics
     columns = sorted(
         (column for column in board.columns.values() if column.reading.metric in wanted),
@@ -126,9 +129,9 @@ def board_table(board: Board, metrics: list[str] | None = None) -> dict[str, Any
 
 def _add_system(board: Board, name: str, system: str, evaluation: Evaluation) -> None:
     entries = {reading_of(evaluation, metric): entry for metric, entry in evaluation.systems[system].items()}
-    row = name if system == "ours" else f"{name}: {shown(system).label.removeprefix('Ours, ')}"
+    row = name if system == "ours" else f"{name}: {find_system(system).label.removeprefix('Ours, ')}"
     if system == "real":
-        row = shown(system).label
+        row = find_system(system).label
         if row in board.rows:
             differing = _differing(board, row, entries)
             if not differing:
@@ -138,7 +141,7 @@ def _add_system(board: Board, name: str, system: str, evaluation: Evaluation) ->
                 f"{name} was measured on other real clips than the rows above it: the ceiling differs in"
                 f" {', '.join(differing)}. Compare it with its own ceiling only."
             )
-    board.rows[row] = shown(system).role
+    board.rows[row] = find_system(system).standing
     for reading, entry in entries.items():
         board.columns.setdefault(reading, Column(reading)).add(row, reading, entry)
 
@@ -161,19 +164,14 @@ def _best(column: Column, rows: list[str]) -> str | None:
     present = [row for row in rows if row in column.entries]
     if len(present) < 2 or len({column.entries[row].n for row in present}) > 1:
         return None
-    _, higher_is_better = METRICS.get(column.reading.metric, ("", None))
-    if higher_is_better is None:  # which way is better is not known
+    row = METRICS.get(column.reading.metric)
+    if row is None or row.better not in BEST:
         return None
-    choose = max if higher_is_better else min
-    return choose(present, key=lambda row: column.entries[row].value)
+    return BEST[row.better](present, key=lambda row: column.entries[row].value)
 
 
 def _heading(reading: Reading) -> dict[str, str]:
-    if reading.metric in METRICS:
-        label, higher_is_better = METRICS[reading.metric]
-        label = f"{label}\N{NO-BREAK SPACE}{ARROWS[higher_is_better]}".strip()
-    else:
-        label = reading.metric
+    label = "\N{NO-BREAK SPACE}".join(filter(None, heading(reading.metric)))
     digest = f" {reading.network_sha256[:8]}" if reading.network_sha256 else ""
     return {"label": label, "note": f"{reading.network}{digest}" if reading.network else ""}
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import pandas as pd
 from markupsafe import Markup
 
+from dicetalk.evaluation.metrics.emotion import EXPRESSIVE
 from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
+from dicetalk.evaluation.systems import find_system
 from dicetalk.labels import EMOTIONS, LEVELS, NEUTRAL, levels_of
 from dicetalk.report.figure import Figure
 from dicetalk.report.plots import Series, interval_lines, line_sample
 
 STRENGTH = "expression_strength"  # column of outputs/evaluation/per_clip.parquet
-SYSTEMS = {"real": ("Real clips", "var(--ceiling)", True), "ours": ("Ours, mode P", "var(--series-1)", False)}
+# System -> label, colour of its line, and whether it is dashed.
+SYSTEMS = {
+    name: (find_system(name).label, *style)
+    for name, style in {"real": ("var(--ceiling)", True), "ours": ("var(--series-1)", False)}.items()
+}
 SEED = 0
 
 
@@ -26,9 +32,7 @@ def level_figure(per_clip: pd.DataFrame, num_samples: int) -> Figure | None:
         return None
     table = per_clip[per_clip["system"].isin(SYSTEMS)].dropna(subset=[STRENGTH])
     charts, rows = [], []
-    for emotion in EMOTIONS:
-        if emotion == NEUTRAL:
-            continue
+    for emotion in EXPRESSIVE:
         lines = [
             _series(table[(table["system"] == system) & (table["emotion"] == emotion)], system, num_samples)
             for system in SYSTEMS

@@ -1,76 +1,22 @@
-"""Numbers of the metric files for people: what a system is, when a metric is better, who measured."""
+"""Numbers of the metric files for people, with the labels of the tables of metrics and systems."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dicetalk.evaluation.metrics.table import METRICS, by_topic
+from dicetalk.evaluation.systems import SYSTEMS, find_system
 from dicetalk.files import read_json
 from dicetalk.labels import EMOTIONS, LEVELS
 from dicetalk.report.charts import Interval
 from dicetalk.tracking.runs import flatten
-
-
-@dataclass(frozen=True)
-class System:
-    """How a system of `metrics/evaluate.json` is shown.
-
-    Attributes:
-        label: short name.
-        role: `ceiling`, `ours` or `floor`, also the CSS class.
-        note: what it is.
-    """
-
-    label: str
-    role: str
-    note: str
-
-
-SYSTEMS = {
-    "real": System("Real clips", "ceiling", "the real test clips through the same code: the ceiling"),
-    "ours": System("Ours, mode P", "ours", "emotion from the class-mean prior"),
-    "ours_v": System("Ours, mode V", "ours", "emotion from a reference video"),
-    "ours_a": System("Ours, mode A", "ours", "emotion from the speech itself"),
-    "wrong_emotion": System("Wrong emotion", "floor", "our videos of another emotion of the same person"),
-    "wrong_audio": System("Wrong audio", "floor", "our videos against another clip's sound"),
-    "still": System("Still image", "floor", "the reference frame, repeated"),
-}
-# Metric -> label, and whether higher is better; None where the real clips' value is the best one.
-METRICS: dict[str, tuple[str, bool | None]] = {
-    "emotion_accuracy": ("Emotion accuracy", True),
-    "emotion_accuracy_7": ("Emotion accuracy, 7 classes", True),
-    "emotion_accuracy_second": ("Emotion accuracy, second network", True),
-    "neutral_accuracy": ("Neutral accuracy", True),
-    "neutral_accuracy_second": ("Neutral accuracy, second network", True),
-    "emo_score": ("Emo-Score", True),
-    "emo_score_neutral": ("Emo-Score, neutral", True),
-    "emo_score_non_neutral": ("Emo-Score, non-neutral", True),
-    "expression_strength_neutral": ("Expression strength, neutral", None),
-    "expression_strength_level_1": ("Expression strength, level 1", None),
-    "expression_strength_level_2": ("Expression strength, level 2", None),
-    "expression_strength_level_3": ("Expression strength, level 3", None),
-    "sync_c": ("Sync-C, confidence", True),
-    "sync_d": ("Sync-D, distance", False),
-    "lmd": ("LMD, landmark distance", False),
-    "m_lmd": ("M-LMD, mouth, pixels", False),
-    "f_lmd": ("F-LMD, face, pixels", False),
-    "f_sim": ("F-SIM, identity", True),
-    "fid": ("FID", False),
-    "fvd": ("FVD", False),
-    "fd_image": ("Fréchet distance, frames", False),
-    "fd_video": ("Fréchet distance, video", False),
-    "fd_expression": ("Fréchet distance, expression", False),
-    "psnr": ("PSNR, dB", True),
-    "ssim": ("SSIM", True),
-    "lpips": ("LPIPS", False),
-}
-ARROWS = {True: "↑", False: "↓", None: ""}
 
 
 def metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -78,20 +24,31 @@ def metric_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     systems = system_names(evaluation)
     found = {name for metrics in evaluation["systems"].values() for name in metrics}
     rows = []
-    for name in [*(name for name in METRICS if name in found), *sorted(found - set(METRICS))]:
-        label, higher_is_better = METRICS.get(name, (name, None))
+    for name in in_order(found):
+        label, arrow = heading(name)
         entries = {system: evaluation["systems"][system].get(name) for system in systems}
         rows.append(
             {
                 "name": name,
                 "label": label,
-                "arrow": ARROWS[higher_is_better],
+                "arrow": arrow,
                 "network": evaluation["networks"].get(name),
                 "cells": [_cell(entry) if entry else None for entry in entries.values()],
                 "intervals": [_interval(system, entry) for system, entry in entries.items() if entry],
             }
         )
     return rows
+
+
+def in_order(metrics: Collection[str]) -> list[str]:
+    """Return metrics in the order of pages: topic by topic, and then those that the table does not have."""
+    return [*(row.name for row in by_topic() if row.name in metrics), *sorted(set(metrics) - set(METRICS))]
+
+
+def heading(metric: str) -> tuple[str, str]:
+    """Return a metric's label and its arrow; one that the table does not have goes by its own name."""
+    row = METRICS.get(metric)
+    return (row.label, row.arrow) if row else (metric, "")
 
 
 def strength_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -128,16 +85,16 @@ def paired_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     names = {name for tests in pairs.values() for name in tests}
     return [
         {
-            "label": METRICS.get(name, (name, None))[0],
+            "label": heading(name)[0],
             "cells": [_difference(tests.get(name), digits=3, p="p_holm") for tests in pairs.values()],
         }
-        for name in [*(name for name in METRICS if name in names), *sorted(names - set(METRICS))]
+        for name in in_order(names)
     ]
 
 
 def pair_label(pair: str) -> str:
     """Return the labels of a pair such as `ours_v - ours`."""
-    return " − ".join(shown(system).label for system in pair.split(" - "))
+    return " − ".join(find_system(system).label for system in pair.split(" - "))
 
 
 def accuracy_by_emotion(per_clip: pd.DataFrame, systems: list[str]) -> tuple[list[str], np.ndarray]:
@@ -150,7 +107,7 @@ def accuracy_by_emotion(per_clip: pd.DataFrame, systems: list[str]) -> tuple[lis
     Returns:
         Row names, and shares `(rows, 8)` in the order of `EMOTIONS`; NaN where there is no clip.
     """
-    tables = {shown(name).label: per_clip[per_clip["system"] == name] for name in systems}
+    tables = {find_system(name).label: per_clip[per_clip["system"] == name] for name in systems}
     ours = per_clip[per_clip["system"] == "ours"]
     tables |= {f"level {level}": ours[ours["level"] == level] for level in LEVELS}
     rows = [
@@ -164,11 +121,6 @@ def system_names(evaluation: dict[str, Any]) -> list[str]:
     """Return the systems of an evaluation: the ceiling first, then ours, then the floors."""
     found = evaluation["systems"]
     return [*(name for name in SYSTEMS if name in found), *(name for name in found if name not in SYSTEMS)]
-
-
-def shown(system: str) -> System:
-    """Return how a system is shown; unknown ones appear under their own name."""
-    return SYSTEMS.get(system, System(system, "ours", ""))
 
 
 def data_counts(metrics: Path, processed: Path, datasets: list[str]) -> list[dict[str, Any]]:
@@ -221,7 +173,7 @@ def final_metrics(folder: Path) -> dict[str, float]:
 
 def _interval(system: str, entry: dict[str, Any]) -> Interval:
     low, high = entry["ci95"]
-    return Interval(shown(system).label, entry["value"], low, high, shown(system).role)
+    return Interval(find_system(system).label, entry["value"], low, high, find_system(system).standing)
 
 
 def _cell(entry: dict[str, Any]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import pandas as pd
 from dicetalk.data.mp4 import write_video
 from dicetalk.data.shards import Sample, read_samples
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.systems import SYSTEMS, find_system
 from dicetalk.labels import EMOTIONS, levels_of
-from dicetalk.report.tables import SYSTEMS, shown
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def comparisons(generated: Path, processed: list[Path], count: int) -> list[Comp
             path = manifest["video_path"][
                 (manifest["system"] == name) & (manifest["clip_id"] == row.clip_id)
             ].iloc[0]
-            videos[shown(name).label] = Video(
-                embedded(generated / path), f"{shown(name).label}: {row.clip_id}"
+            videos[find_system(name).label] = Video(
+                embedded(generated / path), f"{find_system(name).label}: {row.clip_id}"
             )
         found.append(Comparison(f"{row.identity}, {row.emotion} {row.level}", videos))
     return found

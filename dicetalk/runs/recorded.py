@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from dicetalk.runs.declaration import Declaration
 
 LOCK = Path("dvc.lock")
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # as DVC writes it
 
 
 def lock_entry(name: str, lock: Path = LOCK) -> dict[str, Any]:
@@ -44,12 +46,19 @@ def is_as_recorded(declaration: Declaration, lock: Path = LOCK) -> bool:
 def is_recorded(declaration: Declaration, lock: Path = LOCK) -> bool:
     """Return whether the entry is whole: it names every output, those that are there as they are.
 
-    DVC deletes the outputs of a stage before it runs it again; what is not there contradicts nothing.
+    DVC deletes the outputs of a stage before it runs it again; what is not there contradicts nothing. So a
+    file that was cut is told by its end, or by an entry without all of its hash and size.
     """
     recorded = {out["path"]: out for out in lock_entry(declaration.name, lock).get("outs", [])}
-    named = all(recorded.get(out, {}).get("md5") for out in declaration.outs)
+    named = all(_is_whole(recorded.get(out, {})) for out in declaration.outs)
+    if not named or not lock.read_bytes().endswith(b"\n"):
+        return False
     there = [out for out in declaration.outs if Path(out).exists()]
-    return named and all(_looks_like(Path(out), recorded[out]) for out in there)
+    return all(_looks_like(Path(out), recorded[out]) for out in there)
+
+
+def _is_whole(recorded: dict[str, Any]) -> bool:
+    return bool(MD5.fullmatch(str(recorded.get("md5")))) and "size" in recorded
 
 
 def _looks_like(path: Path, recorded: dict[str, Any]) -> bool:

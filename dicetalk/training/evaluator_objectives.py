@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Clip
-from dicetalk.evaluation.emotion import is_correct, video_probabilities
 from dicetalk.evaluation.gradients import GradientEmotionNet
+from dicetalk.evaluation.metrics.emotion import is_correct, video_probabilities
+from dicetalk.evaluation.metrics.sync import sync_score
 from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.networks import FrameEmotionNet, IdentityNet, normalise
-from dicetalk.evaluation.sync import sync_score
 from dicetalk.evaluation.syncnet import (
     WINDOW_FRAMES,
     InDomainSyncNet,

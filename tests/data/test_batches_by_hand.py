@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,12 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from dicetalk.data.dataset import CLIPS_PER_CLASS, DiffusionBatches, EmbedderBatches
 from dicetalk.data.encode import ClipEncoder
 from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import (
     LogMelSpeech,
+    WhisperSpeech,
     audio_windows,
     count_tokens,
     pad_tokens,
@@ -228,6 +231,17 @@ def test_whisper_states_are_layers_of_chunks_in_a_row() -> None:
     states = whisper_hidden_states(Encoder(), mels)
     assert states.shape == (6, 2, 1) and states.dtype == np.float32
     assert states[:, :, 0].tolist() == [[0, 0], [1, 10], [2, 20], [100, 1000], [101, 1010], [102, 1020]]
+
+
+def test_a_whisper_has_an_output_more_than_layers(tmp_path: Path) -> None:
+    sizes = {"d_model": 8, "encoder_attention_heads": 2, "encoder_ffn_dim": 8, "encoder_layers": 3}
+    sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "vocab_size": 16}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    WhisperModel(WhisperConfig(**sizes, **tokens)).save_pretrained(tmp_path)
+    WhisperFeatureExtractor().save_pretrained(tmp_path)
+    speech = WhisperSpeech(tmp_path)
+    assert (speech.num_layers, speech.channels) == (4, 8)
+    assert speech.encode(np.zeros(16_000, np.float32)).shape == (50, 4, 8)
 
 
 # --- encoding

@@ -92,6 +92,8 @@ def test_landmarks_of_a_clip_lie_where_the_scaled_picture_shows_them(monkeypatch
     assert sample.meta["loudness_db"] == pytest.approx(20 * math.log10(0.5), abs=0.01)
     assert sample.meta["face_px"] == 40.0 and sample.meta["num_frames"] == 25
     assert len(sample.audio()) == 16000
+    boxes[:, 2:] = [30.0, 40.0]
+    assert clip.preprocess_clip(row(), "", SETTINGS).meta["face_px"] == 30.0  # the shorter side
 
 
 def info() -> dict:

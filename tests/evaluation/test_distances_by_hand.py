@@ -10,13 +10,14 @@ import pytest
 
 from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.emotion import is_correct, target_probability, video_probabilities
-from dicetalk.evaluation.frechet import Moments, frechet_distance, weighted_sum
-from dicetalk.evaluation.identity import face_similarity
-from dicetalk.evaluation.labelled import LABELLED_MEANS, LabelledMean
+from dicetalk.evaluation.metrics.emotion import is_correct, target_probability, video_probabilities
+from dicetalk.evaluation.metrics.frechet import Moments, frechet_distance, weighted_sum
+from dicetalk.evaluation.metrics.identity import face_similarity
+from dicetalk.evaluation.metrics.metric import ClipMean, Labels
+from dicetalk.evaluation.metrics.sync import shift_distances, sync_score
+from dicetalk.evaluation.metrics.table import METRICS
 from dicetalk.evaluation.protocol import load_protocol
-from dicetalk.evaluation.scores import estimate_frechet, estimate_system
-from dicetalk.evaluation.sync import shift_distances, sync_score
+from dicetalk.evaluation.scores import estimate_distance, estimate_system
 from dicetalk.labels import EMOTIONS
 
 
@@ -66,7 +67,7 @@ def test_frechet_estimates_leave_out_pairs_people_or_groups(repository) -> None:
         ("clip", 2, [[0, 2], [1, 3]]),
     ):
         chosen = definition.model_copy(update={"interval_unit": unit, "frechet_groups": groups})
-        estimate = estimate_frechet(pairs, chosen)
+        estimate = estimate_distance(pairs, METRICS["fid"].value, chosen)
         without = np.array([distance([i for i in range(4) if i not in part]) for part in left_out])
         count = len(left_out)
         half = 1.96 * math.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
@@ -74,7 +75,7 @@ def test_frechet_estimates_leave_out_pairs_people_or_groups(repository) -> None:
         assert estimate.high == pytest.approx(estimate.value + half), unit
         assert estimate.low == pytest.approx(max(estimate.value - half, 0.0)) and estimate.n == 4
     with pytest.raises(DicetalkError, match="needs 4 clips, found 3"):
-        estimate_frechet(pairs[:3], definition)
+        estimate_distance(pairs[:3], METRICS["fid"].value, definition)
 
 
 def test_sync_shifts_sound_against_lips() -> None:
@@ -109,16 +110,16 @@ def test_labelled_means_choose_their_clips() -> None:
         [("sad", 1, 0.5), ("sad", 2, 1.0), ("happy", 2, 2.0), ("neutral", 1, 9.0), ("happy", 1, None)],
         columns=["emotion", "level", "x"],
     )
-    assert LabelledMean("x", ("sad", "happy"), 2, True).choose(table)["x"].tolist() == [1.0, 2.0]
-    assert LabelledMean("x", ("sad",)).choose(table)["x"].tolist() == [0.5, 1.0]
-    assert LabelledMean("x", ("sad", "fear")).choose(table)["x"].tolist() == [0.5, 1.0]
+    assert Labels(("sad", "happy"), 2, True).choose(table, "x")["x"].tolist() == [1.0, 2.0]
+    assert Labels(("sad",)).choose(table, "x")["x"].tolist() == [0.5, 1.0]
+    assert Labels(("sad", "fear")).choose(table, "x")["x"].tolist() == [0.5, 1.0]
     with pytest.raises(DicetalkError, match="no clip shows fear at level 2"):
-        LabelledMean("x", ("sad", "fear"), 2, True).choose(table)
+        Labels(("sad", "fear"), 2, True).choose(table, "x")
     with pytest.raises(DicetalkError, match="no clip shows happy at level 1"):
-        LabelledMean("x", ("sad", "happy"), 1, True).choose(table)
+        Labels(("sad", "happy"), 1, True).choose(table, "x")
     for column in ("y", "z"):
         with pytest.raises(DicetalkError, match="no clip with a label"):
-            LabelledMean(column).choose(table.assign(y=None))
+            Labels().choose(table.assign(y=None), column)
 
 
 def test_emo_score_counts_neutral_and_three_emotions_equally(repository) -> None:
@@ -157,10 +158,11 @@ def test_emo_score_counts_neutral_and_three_emotions_equally(repository) -> None
     assert found["emo_score_non_neutral"].value == pytest.approx((0.5 + 0.9 + 0.7) / 3)
     found, skipped = estimate_system(rows, settings, definition, tuple(e for e in EMOTIONS if e != "angry"))
     assert found["emotion_accuracy"].n == 5 and "angry" in skipped["emo_score"]
-    assert set(LABELLED_MEANS) >= {"expression_strength_level_1", "expression_strength_level_3"}
-    assert LABELLED_MEANS["emo_score_non_neutral"].emotions == ("happy", "surprised", "angry")
-    # Only what every clip has is compared clip by clip.
-    assert {name for name, mean in LABELLED_MEANS.items() if mean.paired} == {
+    assert set(METRICS) >= {"expression_strength_level_1", "expression_strength_level_3"}
+    assert METRICS["emo_score_non_neutral"].value.labels.emotions == ("happy", "surprised", "angry")
+    # Of means over labelled clips, only what every clip has is compared clip by clip.
+    means = {name: row.value for name, row in METRICS.items() if isinstance(row.value, ClipMean)}
+    assert {name for name, mean in means.items() if mean.labels is not None and mean.paired} == {
         "emotion_accuracy",
         "emotion_accuracy_7",
         "emotion_accuracy_second",

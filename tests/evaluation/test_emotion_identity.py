@@ -3,8 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicetalk.evaluation.emotion import SCORED_EMOTIONS, is_correct, target_probability, video_probabilities
-from dicetalk.evaluation.identity import face_similarity
+from dicetalk.evaluation.metrics.emotion import (
+    SCORED_EMOTIONS,
+    is_correct,
+    target_probability,
+    video_probabilities,
+)
+from dicetalk.evaluation.metrics.identity import face_similarity
 from dicetalk.labels import EMOTIONS, emotion_index
 
 

@@ -60,7 +60,7 @@ def world(tmp_path_factory, repository):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "LandmarkReader", DrawnFace)
         patch.setattr(weights, "resolve", lambda name: folder / name)
-        patch.setattr("dicetalk.evaluation.published.readers.load_published", tiny_network)
+        patch.setattr("dicetalk.evaluation.published.load.load_published", tiny_network)
         settings = load_params(repository / "profiles/demo.yaml").evaluate
         write_world(folder)
         yield folder, settings.model_copy(update={"protocol": "open", "bootstrap_samples": 50})

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.frechet import Moments, frechet_distance, weighted_sum
+from dicetalk.evaluation.metrics.frechet import Moments, frechet_distance, weighted_sum
 
 
 def features(seed: int, count: int, dim: int = 6) -> np.ndarray:

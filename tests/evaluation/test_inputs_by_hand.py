@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +13,10 @@ from dicetalk.errors import DicetalkError
 from dicetalk.evaluation.clips import Clip, resize
 from dicetalk.evaluation.faces import ARCFACE_POINTS, DLIB_POINTS, similarity
 from dicetalk.evaluation.gradients import LUMINANCE, oriented_gradients
+from dicetalk.evaluation.metrics.pixels import compare_pixels
 from dicetalk.evaluation.mfcc import _filters, mfcc
 from dicetalk.evaluation.networks import IdentityNet, normalise, to_input
-from dicetalk.evaluation.pixels import compare_pixels
-from dicetalk.evaluation.protocol import load_protocol
-from dicetalk.evaluation.syncnet import audio_windows, mouth_region, video_windows
+from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, mouth_region, video_windows
 
 
 def test_mel_filters_are_triangles_of_equal_width_in_mel() -> None:
@@ -77,6 +75,20 @@ def test_sound_windows_are_20_columns_from_their_frame_on() -> None:
     assert short[3, -1].numpy() == pytest.approx(columns[-1], rel=1e-5)
     with pytest.raises(DicetalkError, match="shorter than 8 frames"):
         audio_windows(sound[: 7 * 640 - 200], 8)
+
+
+@torch.no_grad()
+def test_sound_is_standardised_by_the_training_sound() -> None:
+    torch.manual_seed(0)
+    mean, std = np.linspace(-5, 5, 13), np.linspace(1, 3, 13)
+    network = InDomainSyncNet(8, mean, std).eval()
+    windows = torch.randn(2, 20, 13)
+    expected = network.embed_audio(windows)
+    network.mfcc_mean.zero_()
+    network.mfcc_std.fill_(1.0)
+    by_hand = (windows - torch.from_numpy(mean).float()) / torch.from_numpy(std).float()
+    assert torch.allclose(network.embed_audio(by_hand), expected, atol=1e-6)
+    assert expected.norm(dim=-1).tolist() == pytest.approx([1.0, 1.0])
 
 
 def standardised(values: list[float]) -> list[float]:
@@ -178,15 +190,17 @@ def test_published_crops_use_the_points_of_the_68() -> None:
 
 
 def test_pixels_are_compared_over_the_whole_clip() -> None:
-    definition = load_protocol("open").definition
-    reader = definition.readers["pixels"].model_copy(update={"stride": 2})
-    definition = definition.model_copy(update={"readers": {**definition.readers, "pixels": reader}})
+    stride = 2
     real = np.full((5, 32, 32, 3), 100, np.uint8)
     shown = real.copy()
     shown[1], shown[2], shown[4] = 0, 110, 120  # of frames 0, 2 and 4 the errors are 0, 10 and 20
     seen = []
-    perceptual = SimpleNamespace(compare=lambda a, b: seen.append((a, b)) or float(len(seen)))
-    found = compare_pixels(shown, np.concatenate([real, real]), definition, perceptual)
+
+    def perceptual(a: torch.Tensor, b: torch.Tensor) -> float:
+        seen.append((a, b))
+        return float(len(seen))
+
+    found = compare_pixels(shown, np.concatenate([real, real]), stride, perceptual)
     assert found["psnr"] == pytest.approx(10 * math.log10(255**2 / ((0 + 100 + 400) / 3)))
     # Of flat frames SSIM is the term of luminance, (2 a b + c) / (a^2 + b^2 + c) with c = (0.01 * 255)^2.
     c = 2.55**2
@@ -196,8 +210,10 @@ def test_pixels_are_compared_over_the_whole_clip() -> None:
     assert seen[1][0].shape == (1, 3, 32, 32)
     assert seen[1][0].mean().item() == pytest.approx(110 / 127.5 - 1, rel=1e-4)
     assert seen[1][1].mean().item() == pytest.approx(100 / 127.5 - 1, rel=1e-4)
-    assert "psnr" not in compare_pixels(real, real, definition)
+    dark = compare_pixels(np.full_like(real, 3), np.zeros_like(real), stride)
+    assert dark["ssim"] == pytest.approx(c / (9 + c), abs=3e-4)  # 256 for 255 would be 1.9e-3 off
+    assert "psnr" not in compare_pixels(real, real, stride)
     larger = np.full((1, 64, 64, 3), 110, np.uint8)
-    assert compare_pixels(larger, real, definition)["psnr"] == pytest.approx(10 * math.log10(255**2 / 100))
+    assert compare_pixels(larger, real, stride)["psnr"] == pytest.approx(10 * math.log10(255**2 / 100))
     with pytest.raises(DicetalkError, match="31 x 32 px are too small"):
-        compare_pixels(shown[:, :, :31], real[:, :, :31], definition)
+        compare_pixels(shown[:, :, :31], real[:, :, :31], stride)

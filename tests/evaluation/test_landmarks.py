@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.landmarks import (
-    LEFT_EYE_OUTER,
-    MOUTH,
-    RIGHT_EYE_OUTER,
-    LandmarkReader,
-    mouth_distance,
-)
+from dicetalk.evaluation.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, LandmarkReader
+from dicetalk.evaluation.metrics.landmarks import MOUTH, mouth_distance
 
 
 def face(num_frames: int = 8) -> np.ndarray:

@@ -13,11 +13,11 @@ from changes import changed
 
 from dicetalk.config import load_params
 from dicetalk.evaluation.clips import Clip
-from dicetalk.evaluation.frechet import Moments, frechet_distance
+from dicetalk.evaluation.metrics.frechet import Moments, frechet_distance
+from dicetalk.evaluation.metrics.sync import SyncScore, sync_score
 from dicetalk.evaluation.networks import IdentityNet, normalise, to_input
 from dicetalk.evaluation.published.inception import FidInception
 from dicetalk.evaluation.published.readers import in_batches, reference_resize
-from dicetalk.evaluation.sync import SyncScore, sync_score
 from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, mouth_region, video_windows
 from dicetalk.synthetic.clips import face_view, training_takes
 from dicetalk.synthetic.identity import sample_identity

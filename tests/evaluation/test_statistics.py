@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.frechet import Moments
+from dicetalk.evaluation.metrics.frechet import Moments
+from dicetalk.evaluation.metrics.table import METRICS
 from dicetalk.evaluation.protocol import load_protocol
-from dicetalk.evaluation.scores import estimate_frechet
+from dicetalk.evaluation.scores import estimate_distance
 from dicetalk.evaluation.statistics import bootstrap_mean, jackknife_statistic, rng_for
 
 
@@ -64,7 +65,7 @@ def test_jackknife_interval_of_a_frechet_distance_covers_the_truth():
         left = [Moments.of(rng.standard_normal((8, 4))) for _ in range(30)]
         right = [Moments.of(rng.standard_normal((8, 4)) + 1) for _ in range(30)]
         pairs = [(partial(itself, a), partial(itself, b), "") for a, b in zip(left, right, strict=True)]
-        estimate = estimate_frechet(pairs, load_protocol("demo").definition)
+        estimate = estimate_distance(pairs, METRICS["fd_image"].value, load_protocol("demo").definition)
         assert estimate.low <= estimate.value <= estimate.high
         hits += estimate.low <= 4.0 <= estimate.high
     assert hits >= 17

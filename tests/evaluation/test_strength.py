@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.labelled import EXPRESSIVE, LABELLED_MEANS
+from dicetalk.evaluation.metrics.emotion import EXPRESSIVE
+from dicetalk.evaluation.metrics.table import METRICS
 from dicetalk.evaluation.strength import strength_differences
+from dicetalk.labels import EMOTIONS
 
 PEOPLE = ("T0", "T1", "T2")
 SETTINGS = {"by_identity": False, "seed": 5, "num_samples": 400}
@@ -65,14 +67,14 @@ def test_nothing_measured_is_no_comparison():
 
 
 def test_a_level_mean_needs_every_emotion():
-    mean, rows = LABELLED_MEANS["expression_strength_level_2"], table(1.0)
-    assert set(mean.choose(rows)["level"]) == {2}
-    assert "neutral" not in set(mean.choose(rows)["emotion"])
+    mean, rows = METRICS["expression_strength_level_2"].value, table(1.0)
+    assert set(mean.choose(rows, EMOTIONS)["level"]) == {2}
+    assert "neutral" not in set(mean.choose(rows, EMOTIONS)["emotion"])
     with pytest.raises(DicetalkError, match="sad at level 2"):
-        mean.choose(rows[rows["emotion"] != "sad"])
+        mean.choose(rows[rows["emotion"] != "sad"], EMOTIONS)
 
 
 def test_neutral_accuracy_counts_neutral_clips_only():
     rows = table(1.0).assign(emotion_correct=lambda found: (found["emotion"] == "neutral").astype(float))
-    chosen = LABELLED_MEANS["neutral_accuracy"].choose(rows)
+    chosen = METRICS["neutral_accuracy"].value.choose(rows, EMOTIONS)
     assert len(chosen) == len(PEOPLE) and chosen["emotion_correct"].eq(1).all()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.sync import shift_distances, sync_score
+from dicetalk.evaluation.metrics.sync import shift_distances, sync_score
 from dicetalk.evaluation.syncnet import InDomainSyncNet, audio_windows, mouth_region, video_windows
 
 

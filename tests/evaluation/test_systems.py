@@ -7,17 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dicetalk.evaluation.scores import frechet_pairs, score_trial
+from dicetalk.config import Evaluate
+from dicetalk.evaluation.metrics.table import METRICS
+from dicetalk.evaluation.scores import score_trial, set_pairs
 from dicetalk.evaluation.systems import (
-    FLOORS,
-    Measured,
-    Trial,
+    DERIVED,
     own_trials,
     real_trials,
     still_trials,
     wrong_audio_trials,
     wrong_emotion_trials,
 )
+from dicetalk.evaluation.trial import Measured, Trial
 
 CLIPS = [(p, e, t) for p in ("A", "B") for e in ("happy", "neutral", "sad") for t in (1, 2)]
 
@@ -40,12 +41,12 @@ def test_own_videos_are_judged_with_their_own_sound_against_their_real_clip() ->
 
 
 def test_real_clips_are_the_ceiling_and_still_pictures_a_floor() -> None:
-    for t in real_trials(REAL, REFERENCES):
+    for t in real_trials(OURS, REAL, REFERENCES):
         name = t.real.clip_id
         assert t == Trial("real", REAL[name], f"real {name}", f"real {name}", f"reference {name}")
     few = dict(list(REFERENCES.items())[:2])
-    assert [t.real.clip_id for t in real_trials(REAL, few)] == sorted(few)
-    trials = list(still_trials(REAL, few))
+    assert [t.real.clip_id for t in real_trials(OURS, REAL, few)] == sorted(few)
+    trials = list(still_trials(OURS, REAL, few))
     assert [t.real.clip_id for t in trials] == sorted(few)
     for t in trials:
         name = t.real.clip_id
@@ -83,10 +84,16 @@ def test_wrong_emotion_is_another_emotion_of_the_same_person() -> None:
 
 
 def test_floors_keep_their_names() -> None:
-    assert FLOORS == ("real", "still", "wrong_audio", "wrong_emotion")
+    assert DERIVED == ("real", "still", "wrong_audio", "wrong_emotion")
 
 
 # --- the row of a video
+
+SETTINGS = Evaluate(protocol="demo", bootstrap_samples=10, max_shift_frames=15, seed=0)
+
+
+def row_of(trial: Trial) -> tuple[dict, dict]:
+    return score_trial(trial, METRICS.values(), SETTINGS)
 
 
 def trial(system: str = "ours", **changes) -> Trial:
@@ -109,8 +116,8 @@ def trial(system: str = "ours", **changes) -> Trial:
 
 
 def test_a_row_says_everything_that_was_measured() -> None:
-    row, problem = score_trial(trial(), 15)
-    assert problem is None
+    row, problems = row_of(trial())
+    assert not problems
     assert [row[k] for k in ("system", "clip_id", "identity", "emotion", "level")] == [
         "ours",
         "c",
@@ -131,27 +138,28 @@ def test_landmarks_are_compared_with_those_of_the_full_video_in_pixels_of_256() 
     real_points = points.copy()
     real_points[:, 48] = [0.2, 0.0]  # one of 20 mouth points is elsewhere: 0.19 for it, 0.01 for the others
     real = Measured("c", "A", None, 0, {"landmarks": points, "known_landmarks": real_points})
-    row, _ = score_trial(trial(real=real, shown={"landmarks": points}, heard={}, reference={}), 15)
+    row, _ = row_of(trial(real=real, shown={"landmarks": points}, heard={}, reference={}))
     distance = (0.2 * 19 / 20 + 19 * 0.2 / 20) / 20
     assert row["lmd"] == pytest.approx(distance / 0.5) and row["m_lmd"] == pytest.approx(256 * distance)
     assert row["f_lmd"] == pytest.approx(256 * (0.2 * 67 / 68 + 67 * 0.2 / 68) / 68)
     assert not {"sync_c", "f_sim", "emotion_correct", "psnr"} & row.keys()
     short = Measured("c", "A", None, 0, {"landmarks": points[:3]})
-    assert score_trial(trial(real=short), 15)[0]["lmd"] >= 0
+    assert row_of(trial(real=short))[0]["lmd"] >= 0
     lost = {"landmarks": np.full((4, 68, 2), np.nan)}
-    row, problem = score_trial(trial(real=real, shown=lost), 15)
-    assert "0 of 4 frames" in problem and "lmd" not in row
-    row, problem = score_trial(trial(real=Measured("c", "A", None, 0, {})), 15)
-    assert problem is None and "lmd" not in row
+    row, problems = row_of(trial(real=real, shown=lost))
+    assert set(problems) == {"lmd", "m_lmd", "f_lmd"} and "lmd" not in row
+    assert all("0 of 4 frames" in reason for reason in problems.values())
+    row, problems = row_of(trial(real=Measured("c", "A", None, 0, {})))
+    assert not problems and "lmd" not in row
 
 
 @pytest.mark.parametrize("system", ["real", "still", "wrong_emotion"])
 def test_pixels_are_not_compared_where_the_clip_is_another_one(system: str) -> None:
-    assert "psnr" not in score_trial(trial(system), 15)[0]
+    assert "psnr" not in row_of(trial(system))[0]
 
 
 def test_clips_without_label_have_no_emotion() -> None:
-    row = score_trial(trial(real=Measured("c", "A", None, 0, {})), 15)[0]
+    row = row_of(trial(real=Measured("c", "A", None, 0, {})))[0]
     assert not {"emotion_correct", "target_probability", "emotion_second_correct"} & row.keys()
     assert row["expression_strength"] == 1.5
 
@@ -171,10 +179,10 @@ def test_frechet_pairs_are_video_and_real_clip_or_neighbouring_real_clips() -> N
     def values(pairs) -> list:
         return [(left().total.item(), right().total.item(), name) for left, right, name in pairs]
 
-    found = values(frechet_pairs(clips("ours"), "image"))
+    found = values(set_pairs(clips("ours"), "image"))
     assert found == [(2.0 * i, 2 * (10.0 + i), f"p{i}") for i in range(5)]
-    assert values(frechet_pairs(clips("real"), "image")) == [(0.0, 2.0, "p0"), (4.0, 6.0, "p2")]
+    assert values(set_pairs(clips("real"), "image")) == [(0.0, 2.0, "p0"), (4.0, 6.0, "p2")]
     without = clips("ours")
     without[1].shown, without[2].real.seen = {}, {}
-    assert [name for *_, name in values(frechet_pairs(without, "image"))] == ["p0", "p3", "p4"]
-    assert frechet_pairs([], "image") == []
+    assert [name for *_, name in values(set_pairs(without, "image"))] == ["p0", "p3", "p4"]
+    assert set_pairs([], "image") == []

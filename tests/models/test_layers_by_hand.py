@@ -15,7 +15,7 @@ from dicetalk.errors import DicetalkError
 from dicetalk.models import preprocessing
 from dicetalk.models.adapters import AdapterAttnProcessor, Conditions, use_conditions
 from dicetalk.models.discriminator import EmotionDiscriminator
-from dicetalk.models.emotion import EmotionAttention, EmotionModel
+from dicetalk.models.emotion import EmotionAttention, EmotionBank, EmotionModel
 from dicetalk.models.phonemes import PhonemeEncoder
 from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.preprocessing import face_mask, image_to_tensor, model_size, square_crop, tensor_to_image
@@ -64,6 +64,9 @@ def test_speech_windows_are_flattened_time_first() -> None:
     expected = TokenProjection.forward(projection, torch.arange(24.0).reshape(2, 12))
     assert torch.equal(projection(windows)[0], expected)
     assert torch.equal(projection.null_tokens(), projection(torch.zeros(1, 1, 2, 3, 2)))
+    released = AudioProjection()
+    shapes = [tuple(layer.weight.shape) for layer in (released.proj1, released.proj2, released.proj3)]
+    assert shapes == [(1024, 10 * 5 * 384), (1024, 1024), (32 * 1024, 1024)]
 
 
 @torch.no_grad()
@@ -76,6 +79,13 @@ def test_emotion_attention_equals_plain_attention() -> None:
         for f, x in ((layer.fc_q, query), (layer.fc_k, context), (layer.fc_v, context))
     )
     assert layer(query, context)[0].numpy() == pytest.approx(attention(q, k, v, 2), **TOLERANCE)
+
+
+def test_codes_start_evenly_around_zero() -> None:
+    torch.manual_seed(0)
+    codes = EmotionBank(3, 500, 4).codebook.weight.detach()
+    assert codes.abs().max() <= 0.25 and codes.mean().item() == pytest.approx(0.0, abs=0.02)
+    assert codes.std().item() == pytest.approx(0.5 / math.sqrt(12), rel=0.05)
 
 
 @torch.no_grad()
@@ -231,6 +241,9 @@ def test_pose_guider_starts_silent_and_halves_the_mask() -> None:
     assert torch.allclose(guider(mask), guider.conv_out(hidden), atol=1e-6)
     channels = [(block.in_channels, block.out_channels, block.stride[0]) for block in guider.blocks]
     assert channels == [(4, 4, 1), (4, 5, 2), (5, 5, 1), (5, 6, 2), (6, 6, 1), (6, 7, 2)]
+    released = PoseGuider()
+    assert [block.out_channels for block in released.blocks] == [16, 32, 32, 96, 96, 256]
+    assert released.conv_out.weight.shape[:2] == (320, 256)
 
 
 @torch.no_grad()
@@ -278,6 +291,15 @@ def test_sides_are_multiples_near_the_short_side() -> None:
     assert model_size(1000, 1500) == (512, 768)
     assert model_size(1000, 1430) == (512, 704)  # 732 is nearer to 704 than to 768
     assert model_size(640, 480, 64, 16) == (80, 64)  # 85.3
+
+
+def test_clip_sees_224_px_standardised_by_its_own_colours() -> None:
+    picture = Image.new("RGB", (40, 30), (255, 0, 51))
+    pixels = preprocessing.clip_pixels(picture)
+    assert pixels.shape == (3, 224, 224)
+    # OpenAI's CLIP: mean and standard deviation of red, green and blue.
+    expected = [(1 - 0.48145466) / 0.26862954, -0.4578275 / 0.26130258, (0.2 - 0.40821073) / 0.27577711]
+    assert pixels.flatten(1).mean(1).tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_pixels_become_tensors_and_pictures() -> None:

@@ -133,3 +133,10 @@ def test_portraits_of_different_shape_are_refused(pipeline):
     with pytest.raises(DicetalkError, match="one size"):
         pipeline.prepare_images(images)
     assert pipeline.prepare_images(images[0]).shape == (1, 3, 32, 32)
+
+
+def test_frames_are_the_decoders_from_minus_1_to_1_as_0_to_1(pipeline, clips, monkeypatch):
+    decoded = torch.linspace(-1.2, 1.2, 2 * 6 * 3 * 4 * 4).reshape(2, 6, 3, 4, 4)
+    monkeypatch.setattr(pipeline, "decode_latents", lambda latents, chunk_size: decoded)
+    frames = generate(pipeline, clips, output_type="pt")
+    assert torch.allclose(frames, ((decoded + 1) / 2).clamp(0, 1), atol=1e-6)

@@ -34,8 +34,9 @@ OPERATORS = [
     *("ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "NumberReplacer", "ZeroIterationForLoop"),
 ]
 SAME_NUMBERS = {"to", "cpu", "numpy", "float", "double", "detach", "contiguous", "copy", "item", "tolist"}
+SYMMETRIC_CALLS = {"min", "max", "minimum", "maximum"}  # arguments may change places
 QUIET_CALLS = {"log", "track", "warn", "_format", "_status"}  # what people read, not what is computed
-FOLDERS = ("training", "models", "data", "evaluation")
+FOLDERS = ("training", "models", "data", "evaluation", "evaluation/metrics")
 # No numbers: files, formats, processes. Or code that runs in processes of its own or needs fetched weights.
 LEFT_OUT = {
     "training": {"checkpoint", "manifest", "parallel", "sharding", "pretraining", "tensor_files"},
@@ -60,6 +61,7 @@ LEFT_OUT = {
         *("scheduler", "worker"),
     },
     "evaluation": {"evaluate", "folders", "observations", "protocol", "readers", "session", "show", "store"},
+    "metrics": {"table"},
 }
 
 
@@ -153,7 +155,8 @@ def _ours(code: str) -> Iterator[Place]:
             yield put(node, node.left)
         elif isinstance(node, ast.Call):
             plain = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
-            if len(plain) >= 2 and not isinstance(plain[0], ast.Constant):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if len(plain) >= 2 and not isinstance(plain[0], ast.Constant) and name not in SYMMETRIC_CALLS:
                 start, end = span(plain[0])[0], span(plain[1])[1]
                 middle = text[span(plain[0])[1] : span(plain[1])[0]]
                 first, second = (text[slice(*span(argument))] for argument in plain[:2])

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import hashlib
 import importlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -40,7 +41,7 @@ LIBRARIES = (
 LIBRARIES += " torchmetrics av pytest pydantic matplotlib"
 CLASSES = ("DiffusionPipeline", "UNetSpatioTemporalConditionModel", "EulerDiscreteScheduler", "AutoencoderKL")
 # Seconds of processor time, so that a busy machine changes nothing.
-MAX_TEST_SECONDS = 30  # of a mutant: of its test files the slowest are left out
+MAX_TEST_SECONDS = 30  # of the quickest test files of a mutant; if it survives them, the rest is run
 MAX_FILE_SECONDS = 60  # of one file, when it is measured; those that take longer are never used
 WAITING_FACTOR = 20  # how much longer it may take by the clock
 
@@ -81,7 +82,7 @@ def main() -> None:
             if bare := [name for name in names if all(file in unused for file in files[name])]:
                 sys.exit(f"No test is left for {', '.join(bare)}.")
             jobs = [
-                (mutant, *chosen_tests(files[name], seconds))
+                (mutant, rounds(files[name], seconds))
                 for name in names
                 for mutant in draw(REPOSITORY, name, given.per_module, given.seed)
             ]
@@ -146,30 +147,35 @@ def measure_all(tests: list[str], pool: multiprocessing.pool.Pool) -> dict[str, 
     return {file: known[digests[file]] for file in tests}
 
 
-def chosen_tests(files: list[str], seconds: dict[str, float]) -> tuple[list[str], int]:
-    """Return the quickest test files that fit into the limit, one at least, and a time limit for them."""
-    chosen: list[str] = []
-    total = 0.0
-    for file in sorted(files, key=lambda name: seconds[name]):
-        if math.isinf(seconds[file]) or (chosen and total + seconds[file] > MAX_TEST_SECONDS):
-            break
-        chosen.append(file)
-        total += seconds[file]
-    return chosen, 20 + round(4 * total)
+def rounds(files: list[str], seconds: dict[str, float]) -> list[tuple[list[str], int]]:
+    """Return the quickest test files and the others, each with a limit of their processor time."""
+    usable = sorted((file for file in files if not math.isinf(seconds[file])), key=lambda name: seconds[name])
+    total = list(itertools.accumulate(seconds[file] for file in usable))
+    quick = max(1, sum(end <= MAX_TEST_SECONDS for end in total))
+    return [
+        (part, 20 + round(4 * sum(seconds[file] for file in part)))
+        for part in (usable[:quick], usable[quick:])
+        if part
+    ]
 
 
-def judge(job: tuple[Mutant, list[str], int]) -> Verdict:
+def judge(job: tuple[Mutant, list[tuple[list[str], int]]]) -> Verdict:
     """Write the mutant into this worker's copy, run its tests, put the code back."""
-    mutant, files, limit = job
+    mutant, tests = job
     path = Path(mutant.module)
     original, status = path.read_bytes(), path.stat()
+    outcome, seconds = "survived", 0.0
     try:
         path.write_text(mutant.code, encoding="utf-8")
-        code, seconds = run_tests(files, limit)
+        for files, limit in tests:
+            code, taken = run_tests(files, limit)
+            seconds += taken
+            if code != 0:
+                outcome = "timeout" if code is None else "killed"
+                break
     finally:
         path.write_bytes(original)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as the compiled files remember it
-    outcome = "timeout" if code is None else "killed" if code else "survived"
     return Verdict(mutant, outcome, seconds)
 
 

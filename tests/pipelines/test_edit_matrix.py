@@ -51,7 +51,7 @@ EDITS = {
         "    return np.stack([to_output",
         "    return 255 - np.stack([to_output",
     ),
-    "evaluate": ("dicetalk/evaluation/scores.py", 'row["lmd"] = mouth_', 'row["lmd"] = 2 * mouth_'),
+    "evaluate": ("dicetalk/evaluation/metrics/landmarks.py", '"lmd": mouth_', '"lmd": 2 * mouth_'),
     "report": ("dicetalk/report/templates/report.md.j2", "# ", "# Edited: "),
 }
 

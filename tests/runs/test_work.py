@@ -86,13 +86,17 @@ def record() -> None:
     outs = [
         {
             "path": "models/mead",
-            "md5": "0.dir",
+            "md5": f"{0:032}.dir",
             "size": sum(f.stat().st_size for f in files),
             "nfiles": len(files),
         },
-        {"path": "metrics/train-mead.json", "md5": hashlib.md5(content).hexdigest()},
+        {
+            "path": "metrics/train-mead.json",
+            "md5": hashlib.md5(content).hexdigest(),
+            "size": len(content),
+        },
     ]
-    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"train@mead": {"outs": outs}}}))
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"train@mead": {"outs": outs}}}, sort_keys=False))
 
 
 def test_a_declaration_is_filled_in_for_its_instance(project: Path) -> None:
@@ -241,6 +245,18 @@ def test_recorded_work_is_gone(project: Path) -> None:
     shutil.rmtree("models/mead")  # as DVC does before it runs a stage
     again, before = start()  # forced, or after a change and back
     assert (again, before) == (name, "")
+
+
+@pytest.mark.parametrize("cut_characters", range(1, 60))
+def test_half_an_entry_records_nothing(project: Path, cut_characters: int) -> None:
+    """Wherever a kill cut `dvc.lock`: the finished work is still there when DVC runs the stage again."""
+    name, _ = start()
+    record()
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(lock[:-cut_characters])
+    shutil.rmtree("models/mead")  # as DVC does before it runs a stage, with whatever is an output
+    Path("metrics/train-mead.json").unlink()
+    assert start() == (name, "x")
 
 
 def test_a_forced_run_with_the_same_result_leaves_nothing(project: Path) -> None:

@@ -113,6 +113,17 @@ def test_samples_have_the_variance_that_is_said() -> None:
     assert sample.std().item() == pytest.approx(0.5, abs=0.02)
 
 
+def test_variances_stay_between_e_to_the_minus_5_and_e_to_the_5() -> None:
+    embedder = EmotionEmbedder(
+        1, 4, 3, embedding_dim=2, hidden_dim=8, num_layers=1, num_heads=1, clip_frames=4
+    )
+    with torch.no_grad():
+        embedder.log_variance.weight.zero_()
+        embedder.log_variance.bias.copy_(torch.tensor([-40.0, 40.0]))
+    output = embedder(None, torch.randn(3, 4, 3))
+    assert output.log_variance.tolist() == [[-5.0, 5.0]] * 3
+
+
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (0.3, 0.0), (0.0, 0.7), (2.0, 3.0)])
 def test_the_loss_is_the_weighted_sum_of_its_terms(
     settings: TrainEmbedder, weights: tuple[float, float]

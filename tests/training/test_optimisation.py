@@ -249,6 +249,7 @@ def test_speed_counts_examples_and_waiting(tmp_path: Path) -> None:
     speed.add(4, 1.0, 0.25)
     assert speed.examples_per_second == pytest.approx(4.0)
     assert speed.data_wait_fraction == pytest.approx(0.25)
+    assert Speed(0, 0.5, 0.25).data_wait_fraction == 0.5
 
     class Tracker:
         def log_metrics(self, metrics: dict[str, float]) -> None:

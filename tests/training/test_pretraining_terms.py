@@ -125,6 +125,12 @@ def test_linear_start_and_normalised_latents() -> None:
     assert normalised.square().mean().item() == pytest.approx(1.0, rel=1e-5)
     model.normalise_latents(images)  # of what was normalised: nothing changes
     assert torch.allclose(model.encode(images).latent_dist.mode(), normalised, atol=1e-5)
+    model.normalise_latents(images + 0.5)
+    brighter = model.encode(images + 0.5).latent_dist.mode()
+    model.normalise_latents(images + 0.5)  # likewise of what has a mean to take away
+    assert torch.allclose(model.encode(images + 0.5).latent_dist.mode(), brighter, atol=1e-5)
+    assert model.latent_mean.abs().max() > 0.1 and brighter.mean((0, 2, 3)).abs().max() < 1e-5
+    model.normalise_latents(images)
     noisy = model.latent_std * normalised + model.latent_mean
     assert torch.allclose(model.decode(normalised).sample, model.patch_out(noisy), atol=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.emotion import video_probabilities
 from dicetalk.evaluation.faces import (
     ARCFACE_POINTS,
     ARCFACE_TEMPLATE,
@@ -22,6 +22,7 @@ from dicetalk.evaluation.faces import (
     face_boxes,
     syncnet_faces,
 )
+from dicetalk.evaluation.metrics.emotion import video_probabilities
 from dicetalk.evaluation.mfcc import mfcc
 from dicetalk.evaluation.protocol import ReaderDefinition
 from dicetalk.evaluation.published import (
@@ -33,7 +34,6 @@ from dicetalk.evaluation.published import (
     inception,
     syncnet_v2,
 )
-from dicetalk.evaluation.published.load import load_published
 from dicetalk.evaluation.reader import Parts, Reader
 from dicetalk.labels import EMOTIONS, emotion_index
 
@@ -43,12 +43,17 @@ FVD_FRAMES = 16
 
 
 class PublishedReader(Reader):
-    """A network of the registry."""
+    """A published network.
 
-    def __init__(self, item: ReaderDefinition) -> None:
-        self.network, digest = load_published(item.network)
-        super().__init__(item.network, digest)
-        self.item = item
+    Args:
+        item: what the protocol says about it.
+        network: the loaded network.
+        sha256: of its weights.
+    """
+
+    def __init__(self, item: ReaderDefinition, network: Any, sha256: str) -> None:
+        super().__init__(item.network, sha256)
+        self.item, self.network = item, network
 
 
 class InceptionReader(PublishedReader):
@@ -174,26 +179,6 @@ class LpipsReader(PublishedReader):
     def compare(self, first: Tensor, second: Tensor) -> float:
         """Return the distance of two pictures `(1, 3, height, width)` in [-1, 1]."""
         return self.network(first, second).item()
-
-
-READERS: dict[str, type[PublishedReader]] = {
-    "alexnet": LpipsReader,
-    "inception-fid": InceptionReader,
-    "i3d-fvd": I3DReader,
-    "syncnet-v2": SyncNetReader,
-    "emo-affectnet": EmoAffectNetReader,
-    "emotion-fan-mead": EmotionFanReader,
-    "arcface-r50": ArcFaceReader,
-    "face-api-expression": FaceApiExpressionReader,
-    "face-api-identity": FaceApiIdentityReader,
-}
-
-
-def load_reader(item: ReaderDefinition) -> PublishedReader:
-    """Load the reader of a registered network; raises `DicetalkError` when it is unknown or not here."""
-    if item.network not in READERS:
-        raise DicetalkError(f"no reader for network {item.network!r}; known are {', '.join(READERS)}")
-    return READERS[item.network](item)
 
 
 def in_batches(network: Callable[[Tensor], Tensor], items: np.ndarray) -> np.ndarray:

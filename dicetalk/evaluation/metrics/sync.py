@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dicetalk.config import Evaluate
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.trial import Trial, common
+
+
+def measure(trial: Trial, settings: Evaluate) -> dict[str, float]:
+    """Return `sync_c`, `sync_d` and `av_offset_frames` of a video and the sound it is judged with."""
+    if "lips" not in trial.shown or "heard" not in trial.heard:
+        return {}
+    score = sync_score(*common(trial.shown["lips"], trial.heard["heard"]), settings.max_shift_frames)
+    return {"sync_c": score.confidence, "sync_d": score.distance, "av_offset_frames": score.offset_frames}
 
 
 @dataclass(frozen=True)
