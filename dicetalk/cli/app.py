@@ -79,7 +79,7 @@ def generate(
     """Make a portrait speak with an emotion; the video is as long as the sound.
 
     The emotion is named (`--emotion happy --level 3`), shown (`--reference-video`), or, with neither, heard
-    in the speech. Options that are left out take the values that the model was packaged with.
+    in the speech. Whatever is left out takes the value that the model was packaged with.
 
     Example: `dicetalk generate --image me.jpg --audio hello.wav --emotion happy --level 3 --out hello.mp4`
     """
