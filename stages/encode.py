@@ -15,7 +15,7 @@ from . import run
 def main() -> None:
     """Read `encode` and write `data/encoded/<dataset>/`."""
     params = load_params()
-    dataset = chosen_dataset(params.index.names(), str(__doc__))
+    dataset = chosen_dataset(params.corpora, str(__doc__))
 
     import torch
 

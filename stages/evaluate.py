@@ -16,6 +16,7 @@ def main() -> None:
     """Read `evaluate` and write `metrics/evaluate.json` and `outputs/evaluation/per_clip.parquet`."""
     params = load_params()
 
+    from dicetalk.data.in_use import emotional_folders
     from dicetalk.evaluation.evaluate import evaluate_generated
 
     with (
@@ -24,7 +25,7 @@ def main() -> None:
     ):
         evaluation = evaluate_generated(
             Path("outputs/generated"),
-            Path("data/processed/mead"),
+            emotional_folders(Path("data/processed")),
             Path("models/evaluators"),
             params.evaluate,
             params.compute.evaluate.threads,

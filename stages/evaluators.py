@@ -17,13 +17,14 @@ def main() -> None:
     params = load_params()
     settings, compute = params.evaluators, params.compute.evaluators
 
+    from dicetalk.data.in_use import all_folders
     from dicetalk.training.evaluators import train_evaluators
 
     with (
         stage_work("evaluators", params.compute.resume) as work,
         stage_run("evaluators", params.tracking, settings, work.tags()) as tracker,
     ):
-        clips = [Path("data/processed/mead"), Path("data/processed/hdtf")]
+        clips = all_folders(Path("data/processed"))
         results = train_evaluators(settings, compute, clips, Path("models/evaluators"), work.folder, tracker)
         write_json(Path("metrics/evaluators.json"), results)
 

@@ -10,7 +10,7 @@ from dicetalk.runs.work import stage_work
 
 from . import run
 
-OUTPUT = Path("outputs/generated")
+MODEL, OUTPUT = Path("models/dicetalk"), Path("outputs/generated")
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     params = load_params()
     settings, compute = params.generate, params.compute.generate
 
+    from dicetalk.data.in_use import emotional_folders
     from dicetalk.generation.interpolation import load_interpolator
     from dicetalk.generation.split import example_videos, generate_test_split
     from dicetalk.tracking.runs import stage_run
@@ -27,10 +28,8 @@ def main() -> None:
         stage_work("generate", params.compute.resume, [between]) as work,
         stage_run("generate", params.tracking, settings, work.tags()) as tracker,
     ):
-        model, encoded, processed = (
-            Path(folder) for folder in ("models/dicetalk", "data/encoded/mead", "data/processed/mead")
-        )
-        videos = generate_test_split(model, encoded, processed, settings, compute, work.folder, OUTPUT)
+        encoded, processed = (emotional_folders(Path("data") / what) for what in ("encoded", "processed"))
+        videos = generate_test_split(MODEL, encoded, processed, settings, compute, work.folder, OUTPUT)
         for path in example_videos(OUTPUT):
             tracker.log_image(path)
         write_json(Path("metrics/generate.json"), {"videos": videos})

@@ -13,12 +13,12 @@ from . import run
 
 def main() -> None:
     """Read `index.<dataset>` and write its table."""
-    index = load_params().index
-    dataset = chosen_dataset(index.names(), str(__doc__))
+    params = load_params()
+    dataset = chosen_dataset(params.corpora, str(__doc__))
 
     from dicetalk.data.index import build_index
 
-    summary = build_index(dataset, getattr(index, dataset), Path(f"data/index/{dataset}.parquet"))
+    summary = build_index(dataset, params.index[dataset], Path(f"data/index/{dataset}.parquet"))
     write_json(Path(f"metrics/index-{dataset}.json"), summary)
 
 

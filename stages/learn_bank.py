@@ -20,6 +20,7 @@ def main() -> None:
         if start_processes(f"{__package__}.learn_bank", compute.num_processes):
             return
 
+        from dicetalk.data.in_use import emotional_folders
         from dicetalk.models.embedder import EmotionEmbedder
         from dicetalk.tracking.runs import stage_run
         from dicetalk.training.bank import learn_bank
@@ -27,7 +28,7 @@ def main() -> None:
 
         with stage_run("learn_bank", params.tracking, settings, work.tags()) as tracker:
             metrics = learn_bank(
-                encoded_mead=Path("data/encoded/mead"),
+                encoded=emotional_folders(Path("data/encoded")),
                 embedder=EmotionEmbedder.from_pretrained("models/embedder"),
                 priors=load_priors(Path("models/priors.safetensors")),
                 prior_source=params.priors.source,

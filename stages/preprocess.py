@@ -15,7 +15,7 @@ from . import run
 def main() -> None:
     """Read `preprocess` and write `data/processed/<dataset>/`."""
     params = load_params()
-    dataset = chosen_dataset(params.index.names(), str(__doc__))
+    dataset = chosen_dataset(params.corpora, str(__doc__))
 
     from dicetalk.data.preprocess import preprocess_index, stop_after_crashes
 

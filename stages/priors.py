@@ -14,6 +14,7 @@ def main() -> None:
     """Read `priors` and write `models/priors.safetensors`."""
     from dicetalk.compute.precision import compute_device
     from dicetalk.data.dataset import EncodedClips
+    from dicetalk.data.in_use import emotional_folders
     from dicetalk.models.embedder import EmotionEmbedder
     from dicetalk.training.priors import class_priors, label_priors, prior_metrics, save_priors
 
@@ -21,7 +22,7 @@ def main() -> None:
     if load_params().priors.source == "label":
         priors = label_priors(embedder.config.embedding_dim)
     else:
-        priors = class_priors(embedder, EncodedClips([Path("data/encoded/mead")], "train"))
+        priors = class_priors(embedder, EncodedClips(emotional_folders(Path("data/encoded")), "train"))
     save_priors(priors, Path("models/priors.safetensors"))
     write_json(Path("metrics/priors.json"), prior_metrics(priors))
 

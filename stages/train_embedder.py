@@ -20,11 +20,12 @@ def main() -> None:
         if start_processes(f"{__package__}.train_embedder", compute.num_processes):
             return
 
+        from dicetalk.data.in_use import emotional_folders
         from dicetalk.tracking.runs import stage_run
         from dicetalk.training.embedder import train_embedder
 
         with stage_run("train_embedder", params.tracking, settings, work.tags()) as tracker:
-            encoded, output = Path("data/encoded/mead"), Path("models/embedder")
+            encoded, output = emotional_folders(Path("data/encoded")), Path("models/embedder")
             metrics = train_embedder(encoded, settings, compute, work.folder, output, tracker)
             if is_main_process():
                 write_json(Path("metrics/train_embedder.json"), metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_paper_profile_holds_what_is_stated_or_released(repository: Path) -> Non
     generate = params.generate
     assert (generate.sigma_min, generate.sigma_max, generate.num_inference_steps) == (0.002, 700.0, 25)
     assert (generate.identity_scale, generate.audio_scale, generate.emotion_scale) == (3.0, 6.0, 6.0)
-    assert len(params.index.mead.test_identities) == 5
+    assert params.index["mead"].test_identities == "paper"
 
 
 @pytest.mark.parametrize(
@@ -158,10 +159,31 @@ def test_parameters_that_contradict_each_other_are_refused(
     assert len(lines) == 2 and message in lines[1]
 
 
-def test_a_corpus_is_called_by_a_known_name(demo: dict) -> None:
-    values = changed(demo, "index", demo["index"] | {"x;touch y;": demo["index"]["mead"]})
-    with pytest.raises(DicetalkError, match="index.x;touch y;: unknown parameter"):
+@pytest.mark.parametrize("name", ["x;touch y;", "../mead", "Mead", "mead-earlier", "2", ""])
+def test_a_corpus_has_a_name_that_files_can_have(demo: dict, name: str) -> None:
+    values = changed(demo, "index", demo["index"] | {name: demo["index"]["mead"]})
+    with pytest.raises(
+        DicetalkError, match=f"index.{re.escape(name)}: names files and folders, so it should"
+    ):
         parse_params(values, "params.yaml")
+
+
+def test_there_is_a_corpus(demo: dict) -> None:
+    with pytest.raises(DicetalkError, match="index: names no corpus"):
+        parse_params(changed(demo, "index", {}), "params.yaml")
+
+
+def test_parameters_from_before_corpora_had_kinds_say_what_to_add(demo: dict) -> None:
+    values = copy.deepcopy(demo)
+    for section in values["index"].values():
+        del section["kind"]
+    with pytest.raises(DicetalkError) as caught:
+        parse_params(values, "params.yaml")
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["index.mead.kind", "index.hdtf.kind"]
+    assert all(
+        "`kind: mead`" in line and "`kind: folder` for what was called extra" in line for line in lines
+    )
 
 
 def test_every_wrong_key_is_reported_at_once(demo: dict) -> None:

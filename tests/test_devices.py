@@ -96,7 +96,7 @@ def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_embedder(project: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pretended_gpu(monkeypatch):
         embedder.train_embedder(
-            project / "data/encoded/mead",
+            [project / "data/encoded/mead"],
             params.train_embedder,
             params.compute.train_embedder,
             tmp_path / "run",
@@ -112,7 +112,7 @@ def test_bank(
 ) -> None:
     with pretended_gpu(monkeypatch):
         metrics = bank.learn_bank(
-            encoded_mead=project / "data/encoded/mead",
+            encoded=[project / "data/encoded/mead"],
             embedder=EmotionEmbedder.from_pretrained(project / "models/embedder"),
             priors=load_priors(project / "models/priors.safetensors"),
             prior_source="embedding",

@@ -88,8 +88,8 @@ def _generate(
     data = project / "data"
     return generate_test_split(
         project / "models/dicetalk",
-        data / "encoded/mead",
-        data / "processed/mead",
+        [data / "encoded/mead"],
+        [data / "processed/mead"],
         settings,
         GenerateCompute(workers=workers, threads=1),
         run_dir,

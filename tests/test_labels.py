@@ -11,7 +11,6 @@ from dicetalk.labels import (
     LEVELS,
     NEUTRAL,
     class_index,
-    class_name,
     emotion_index,
     levels_of,
 )
@@ -30,7 +29,6 @@ def test_classes_count_levels_within_emotions() -> None:
     assert {pair: class_index(*pair) for pair in expected} == expected
     assert [class_index(*pair) for pair in CLASSES] == list(range(22))
     assert (emotion_index("angry"), emotion_index("neutral"), emotion_index("surprised")) == (0, 5, 7)
-    assert class_name("happy", 3) == "happy_3"
 
 
 @pytest.mark.parametrize(("emotion", "level"), [("neutral", 2), ("sad", 0), ("sad", 4), ("joy", 1)])

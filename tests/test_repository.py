@@ -41,8 +41,9 @@ def test_a_stage_depends_on_itself_and_on_the_modules_it_uses(stage: str) -> Non
     assert not unused, f"remove from deps of {stage} in dvc.yaml: {sorted(unused)}"
 
 
-# Read and not declared: how it is computed, where it is logged, and corpora, which come as folders of clips.
-NOT_DECLARED = ("compute", "tracking", "index.names")
+# Read and not declared: how it is computed, where it is logged, and the names of corpora: a `foreach` takes
+# them from `index`, and other stages depend on the file that has them.
+NOT_DECLARED = ("compute", "tracking", "corpora")
 # What does not reach the result: guidance of the short videos that a training shows at its validations.
 SHOWN_ONLY = {"train_diffusion": {"generate"}}
 
@@ -82,6 +83,19 @@ def test_a_stage_declares_the_parameters_it_reads_and_no_others(stage: str) -> N
     unused = {key for key in declared if not any(is_declared(chain, [key]) for chain in read)}
     assert not missing, f"add to params of {stage} in dvc.yaml: {sorted(missing)}"
     assert not unused - {"index"}, f"remove from params of {stage} in dvc.yaml: {sorted(unused)}"
+
+
+def test_stages_that_read_several_corpora_run_again_when_there_are_others() -> None:
+    """Unlike instances of a `foreach`, which read one, they depend on the file that names them all."""
+    for stage in STAGES.keys() - {"corpora"}:
+        used = closure(REPOSITORY / f"stages/{stage}.py")
+        takes_names = any(
+            "corpora" in chains(REPOSITORY / name)
+            for name in [f"stages/{stage}.py", *used]
+            if name.startswith("stages") or "params: Params" in (REPOSITORY / name).read_text()
+        )
+        several = "foreach" not in STAGES[stage] and (takes_names or "dicetalk/data/in_use.py" in used)
+        assert several == ("data/corpora.json" in body(stage)["deps"]), stage
 
 
 def test_no_stage_depends_on_how_it_is_computed() -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dicetalk.config import Params, load_params
+from dicetalk.data.corpora.base import Corpus
+from dicetalk.data.corpora.table import corpora_of
 from dicetalk.errors import DicetalkError
 
 MIN_FREE_GIB = {"smoke": 2, "demo": 5}
@@ -35,11 +37,12 @@ def examine(params_file: Path | None = None) -> list[Finding]:
     findings = [_python(), _torch(), _accelerator(), _codecs(), _speech(), _pipeline_tools()]
     try:
         params = load_params(params_file)
+        corpora = corpora_of(params.index)
     except DicetalkError as error:
         fix = "correct the file, or: make profile P=demo"
         return [*findings, Finding("parameters", "fail", str(error), fix)]
     findings.append(Finding("parameters", "ok", f"profile {params.profile}"))
-    return [*findings, _disk(params), *_weights(params), *_data(params)]
+    return [*findings, _disk(params), *_weights(params), *_data(params, corpora)]
 
 
 def _python() -> Finding:
@@ -151,15 +154,18 @@ def _weights(params: Params) -> list[Finding]:
     return findings
 
 
-def _data(params: Params) -> list[Finding]:
+def _data(params: Params, corpora: list[Corpus[Any]]) -> list[Finding]:
     if params.synthesize is not None:
         return [Finding("data", "ok", "written by the synthesize stage")]
     findings = []
-    for name in params.index.names():
-        root = getattr(params.index, name).root
+    for corpus in corpora:
+        name, root = f"data {corpus.name.upper()}", corpus.settings.root
         if Path(root).is_dir():
-            findings.append(Finding(f"data {name.upper()}", "ok", root))
+            findings.append(Finding(name, "ok", root))
         else:
-            fix = f"put it there or change index.{name}.root; layout: docs/data.md"
-            findings.append(Finding(f"data {name.upper()}", "fail", f"{root} does not exist", fix))
+            fix = (
+                f"put it there or change index.{corpus.name}.root; layout: docs/data.md; "
+                f"source: {corpus.source}; terms: {corpus.licence}"
+            )
+            findings.append(Finding(name, "fail", f"{root} does not exist", fix))
     return findings

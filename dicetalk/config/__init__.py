@@ -3,10 +3,8 @@
 from dicetalk.config.base import Probability, Section
 from dicetalk.config.compute import GenerateCompute, PreprocessCompute, TrainingCompute
 from dicetalk.config.data import (
+    CorpusIndex,
     Encode,
-    ExtraIndex,
-    HdtfIndex,
-    MeadIndex,
     Preprocess,
     Speech,
     Synthesize,
@@ -30,15 +28,13 @@ from dicetalk.config.params import (
 
 __all__ = [
     "ConditionDropout",
+    "CorpusIndex",
     "Encode",
     "Evaluate",
     "Evaluators",
-    "ExtraIndex",
     "Generate",
     "GenerateCompute",
-    "HdtfIndex",
     "LearnBank",
-    "MeadIndex",
     "PARAMS_FILE",
     "Params",
     "Preprocess",

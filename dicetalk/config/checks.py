@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,27 @@ if TYPE_CHECKING:
 PROTOCOLS = Path(__file__).parents[1] / "evaluation/protocols"
 # Speech features (50 tokens a second, two per frame), SyncNet's windows and every protocol count in these.
 FPS, SAMPLE_RATE_HZ = 25.0, 16_000
+PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def contradictions(params: Params) -> Iterator[str]:
     """Yield `key: what is wrong and what to change` for parameters that cannot go together."""
+    yield from _corpora(params)
     yield from _data(params)
     yield from _training(params)
     yield from _generation(params)
     yield from _evaluation(params)
+
+
+def _corpora(params: Params) -> Iterator[str]:
+    if not params.index:
+        yield "index: names no corpus; profiles/demo.yaml has examples"
+    for name in params.index:
+        if not PLAIN_NAME.fullmatch(name):
+            yield (
+                f"index.{name}: names files and folders, so it should be of lower-case letters, digits and "
+                "_, and begin with a letter"
+            )
 
 
 def _data(params: Params) -> Iterator[str]:

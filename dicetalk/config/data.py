@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 
 from dicetalk.config.base import Probability, Section
 
@@ -37,45 +37,19 @@ class Synthesize(Section):
     hdtf: SyntheticHdtf
 
 
-class MeadIndex(Section):
-    """Which part of MEAD is used and how it is split."""
+class CorpusIndex(Section):
+    """What is said about every corpus; kinds add keys of their own, see `dicetalk.data.corpora`."""
 
+    kind: str
     root: str
-    views: list[str] | Literal["all"]
-    # Names, how many to hold out, or the name of a known split, see `dicetalk.data.mead.SPLITS`.
-    test_identities: list[str] | PositiveInt | Literal["eat", "paper"]
+    # Names, how many to hold out, or the name of a split that the kind knows, e.g. `eat` of MEAD
+    test_identities: list[str] | PositiveInt | str
 
 
-class HdtfIndex(Section):
-    """Which part of HDTF is used and how it is split."""
+class UncheckedIndex(CorpusIndex):
+    """A corpus as `params.yaml` has it, before its kind has looked at the keys that only the kind knows."""
 
-    root: str
-    sets: list[Literal["RD", "WDA", "WRA"]]
-    test_identities: list[str] | PositiveInt
-    piece_seconds: (
-        PositiveFloat  # annotated ranges last minutes; they are cut into equal pieces of at most this
-    )
-
-
-class ExtraIndex(Section):
-    """More regular video, such as VoxCeleb2 (paper: HDTF, VoxCeleb2 and video from the internet)."""
-
-    root: str
-    # How many folders above a file the one is that names the person: VoxCeleb2 2, `person/clip.mp4` 1.
-    identity_folder: PositiveInt
-    test_identities: list[str] | PositiveInt
-
-
-class Index(Section):
-    """Where raw data lies and which identities are held out."""
-
-    mead: MeadIndex
-    hdtf: HdtfIndex
-    extra: ExtraIndex | None = None  # left out, not null: every key is a corpus of the pipeline
-
-    def names(self) -> list[str]:
-        """Return the corpora in use."""
-        return ["mead", "hdtf"] + (["extra"] if self.extra is not None else [])
+    model_config = ConfigDict(extra="allow")
 
 
 class Preprocess(Section):
@@ -94,8 +68,7 @@ class Preprocess(Section):
     min_face_px: PositiveInt
     max_gap_frames: int = Field(ge=0)
     redetect_every_frames: PositiveInt
-    # Another face counts if its size is at least this part of the followed one's.
-    rival_size: Probability = Field(gt=0)
+    rival_size: Probability = Field(gt=0)  # a face this large, beside the followed one, is a second speaker
     cut_brightness: float = Field(ge=0)  # a larger mean change between two frames, of 255, is a cut
     cut_overlap: Probability  # a smaller overlap of the face's boxes in two frames is a cut
     max_outside: float = Field(ge=0)  # part of the face's size that may stick out of the crop

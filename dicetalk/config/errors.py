@@ -7,6 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+# What to do about a key that older parameter files lack.
+MISSING = {
+    "kind": "; every corpus of `index` says its kind: `kind: mead`, `kind: hdtf`, or `kind: folder` for what "
+    "was called extra"
+}
 UNION_TAGS = ("int", "constrained-int", "float", "str", "none")  # how pydantic names the members of a union
 
 
@@ -30,7 +35,7 @@ def _message(item: Any, location: list[int | str], schema: type[BaseModel]) -> s
         near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
         return "unknown parameter" + (f"; did you mean {near[0]!r}?" if near else "")
     if item["type"] == "missing":
-        return "missing"
+        return "missing" + MISSING.get(str(location[-1]), "")
     if item["type"] == "model_type":
         return "should be a section with keys"
     return item["msg"].removeprefix("Input ")

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from dicetalk.config.base import Probability, Section
 from dicetalk.config.compute import Compute
-from dicetalk.config.data import Backbone, Encode, Index, Preprocess, Synthesize
+from dicetalk.config.data import Backbone, Encode, Preprocess, Synthesize, UncheckedIndex
 
 Precision = Literal["auto", "no", "bf16", "fp16"]  # auto: bf16 where the processor computes it natively
 
@@ -190,7 +190,7 @@ class Params(Section):
 
     profile: str
     synthesize: Synthesize | None
-    index: Index
+    index: dict[str, UncheckedIndex]  # by the name that each corpus has in paths
     preprocess: Preprocess
     backbone: Backbone
     encode: Encode
@@ -206,3 +206,8 @@ class Params(Section):
     tracking: Tracking
     retrain: Retrain
     ablate: Ablate
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora in use, in their order."""
+        return list(self.index)

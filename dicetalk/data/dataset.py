@@ -36,6 +36,8 @@ class EncodedClips:
         chosen = table["num_frames"] >= min_frames
         if split is not None:
             chosen &= table["split"] == split
+        if len(folders) > 1:
+            _check_unique(table)
         self.table = table[chosen].sort_values(["set", "clip_id"]).reset_index(drop=True)
         if self.table.empty:
             where = ", ".join(str(folder) for folder in folders)
@@ -212,7 +214,7 @@ class DiffusionBatches:
         labelled = table["emotion"].notna().to_numpy()
         self.emotional, self.regular = np.flatnonzero(labelled), np.flatnonzero(~labelled)
         if not len(self.emotional):
-            raise DicetalkError("No clip has an emotion label; `index.mead` must give some.")
+            raise DicetalkError("No clip has an emotion label; add an emotional corpus to `index`.")
         self.emotional_fraction = emotional_fraction if len(self.regular) else 1.0
         self.classes = np.full(len(table), -1)
         for row in self.emotional:
@@ -301,6 +303,24 @@ def face_masks(boxes: np.ndarray, size_px: int) -> np.ndarray:
     inside_x = (pixels >= x) & (pixels < x + width)
     inside_y = (pixels >= y) & (pixels < y + height)
     return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).astype(np.float32)
+
+
+def _check_unique(table: pd.DataFrame) -> None:
+    """Raise when corpora share a clip's name, or a person who is held out in only one of them.
+
+    Clips without a label may share both: they are told apart by their set, and nobody is tested on them.
+    """
+    labelled = table[table["emotion"].notna()]
+    if (repeated := labelled["clip_id"].duplicated()).any():
+        clip_id = labelled["clip_id"][repeated].iloc[0]
+        sets = " and ".join(labelled["set"][labelled["clip_id"] == clip_id])
+        raise DicetalkError(f"{sets} both have a clip {clip_id}; leave one of the corpora out of `index`.")
+    sides = labelled.groupby("identity")["split"].nunique()
+    if (torn := sides[sides > 1]).any():
+        raise DicetalkError(
+            f"{torn.index[0]} is held out in one corpus and trained on in another; make "
+            "index.*.test_identities agree about this person."
+        )
 
 
 def _read_table(folder: Path) -> pd.DataFrame:

@@ -19,11 +19,11 @@ from typing import Any
 import pandas as pd
 
 from dicetalk.data.index_table import make_table
+from dicetalk.data.suffixes import VIDEO_SUFFIXES
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import class_index
 from dicetalk.progress import log
 
-SUFFIXES = set(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split())
 MAX_ID_LENGTH = 80  # of 100 characters that a name in a tar file may have
 LABELS = "clips.csv"
 
@@ -42,12 +42,12 @@ def index_folder(root: Path, dataset: str = "folder", identity_folder: int = 0) 
     """
     root = Path(root)
     found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
-    videos = sorted(path.relative_to(root) for path in found if path.suffix.lower() in SUFFIXES)
+    videos = sorted(path.relative_to(root) for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
     if unspeakable := [path for path in videos if not _is_text(path)]:
         log(f"{len(unspeakable)} file names are not UTF-8 and left out; rename them, e.g. {unspeakable[0]!r}")
         videos = [path for path in videos if _is_text(path)]
     if not videos:
-        raise DicetalkError(f"{root} holds no video ({', '.join(sorted(SUFFIXES))}).")
+        raise DicetalkError(f"{root} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))}).")
     labels = _read_labels(root / LABELS, {path.as_posix() for path in videos})
     records, used = [], set()
     for path in videos:
@@ -62,7 +62,7 @@ def index_folder(root: Path, dataset: str = "folder", identity_folder: int = 0) 
         record = {
             "clip_id": clip_id,
             "dataset": dataset,
-            "identity": _identity(root, path, identity_folder),
+            "identity": _identity(root, path, dataset, identity_folder),
             "level": 0,
             "split": "train",
         }
@@ -71,13 +71,13 @@ def index_folder(root: Path, dataset: str = "folder", identity_folder: int = 0) 
     return make_table(records)
 
 
-def _identity(root: Path, path: Path, identity_folder: int) -> str:
+def _identity(root: Path, path: Path, dataset: str, identity_folder: int) -> str:
     if identity_folder == 0:
         return path.stem
     if identity_folder >= len(path.parts):
         raise DicetalkError(
             f"{root / path}: no folder of {root} lies {identity_folder} above it to name the person; "
-            "change index.extra.identity_folder."
+            f"change index.{dataset}.identity_folder."
         )
     return path.parts[-1 - identity_folder]
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from dicetalk.config import ExtraIndex, HdtfIndex, MeadIndex
+from dicetalk.config import CorpusIndex
+from dicetalk.data.corpora.table import make_corpus
 from dicetalk.data.index_table import write_index
 from dicetalk.errors import DicetalkError
+from dicetalk.labels import CLASSES
 from dicetalk.progress import log
 
 
@@ -39,34 +41,49 @@ def assign_split(table: pd.DataFrame, test_identities: list[str] | int, key: str
     return table.assign(split=is_test.map({True: "test", False: "train"}).astype("string"))
 
 
-def build_index(dataset: str, params: MeadIndex | HdtfIndex | ExtraIndex, path: Path) -> dict[str, Any]:
-    """Index one data set as section `index.<dataset>` of the parameters says, and write the table.
+def build_index(name: str, section: CorpusIndex, path: Path) -> dict[str, Any]:
+    """Index one corpus as section `index.<name>` of the parameters says, and write the table.
+
+    Args:
+        name: of the corpus.
+        section: its section.
+        path: of the table.
 
     Returns:
         Counts for the stage's metrics.
-    """
-    from dicetalk.data.folder import index_folder
-    from dicetalk.data.hdtf import index_hdtf
-    from dicetalk.data.mead import SPLITS, index_mead
 
-    key = f"index.{dataset}"
-    root = Path(params.root)
+    Raises:
+        DicetalkError: when the section, the folder of the corpus or the split is not right.
+    """
+    corpus, root = make_corpus(name, section), Path(section.root)
     if not root.is_dir():
-        raise DicetalkError(f"{root} does not exist; put the data there or change {key}.root in params.yaml.")
-    if isinstance(params, MeadIndex):
-        table = index_mead(root, params.views)
-    elif isinstance(params, ExtraIndex):
-        table = index_folder(root, dataset, params.identity_folder)
-    else:
-        missing = Path(path).with_name("hdtf-missing-videos.csv")
-        table = index_hdtf(root, params.sets, params.piece_seconds, missing)
-    held_out = params.test_identities
-    held_out = SPLITS[held_out] if isinstance(held_out, str) else held_out
-    table = assign_split(table, held_out, f"{key}.test_identities")
+        raise DicetalkError(
+            f"{root} does not exist; put the data there or change index.{name}.root in params.yaml."
+        )
+    table = corpus.read(Path(path).parent)
+    if corpus.classes:
+        table = of_known_classes(table, name)
+    table = assign_split(table, corpus.test_identities(), f"index.{name}.test_identities")
     write_index(table, root, path)
     summary = summarize(table)
-    log(f"{path}: " + ", ".join(f"{count} {name}" for name, count in summary.items()))
+    log(f"{path}: " + ", ".join(f"{count} {what}" for what, count in summary.items()))
     return summary
+
+
+def of_known_classes(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of an emotional corpus whose class the chosen emotion set has.
+
+    Raises:
+        DicetalkError: when there is none.
+    """
+    pairs = zip(table["emotion"].fillna(""), table["level"], strict=True)
+    known = pd.Series([pair in CLASSES for pair in pairs], index=table.index)
+    if not known.any():
+        raise DicetalkError(f"index.{name}: no clip has an emotion and level of the chosen emotion set.")
+    if known.all():
+        return table
+    log(f"{name}: {(~known).sum()} clips are of classes that the chosen emotion set lacks, and left out")
+    return table[known].reset_index(drop=True)
 
 
 def summarize(table: pd.DataFrame) -> dict[str, int]:

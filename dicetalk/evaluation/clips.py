@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -86,22 +86,24 @@ def load_processed(folders: Iterable[Path], split: str, size_px: int) -> list[Cl
     return clips
 
 
-def samples_of(folder: Path, split: str, clip_ids: Collection[str]) -> Mapping[str, Source]:
-    """Return the wanted clips of a processed data set, not decoded yet.
+def samples_of(folders: Sequence[Path], split: str, clip_ids: Collection[str]) -> Mapping[str, Source]:
+    """Return the wanted clips of processed data sets, not decoded yet.
 
     Raises:
-        DicetalkError: when a clip is not in that split of the folder.
+        DicetalkError: when a clip is not in that split of one of the folders.
     """
     from dicetalk.data.shards import read_samples
 
     sources = {
         sample.clip_id: Source(partial(_from_sample, sample), partial(_sample_digest, sample))
+        for folder in folders
         for sample in read_samples(folder)
         if sample.clip_id in clip_ids and sample.meta["split"] == split
     }
     if missing := sorted(set(clip_ids) - sources.keys()):
         raise DicetalkError(
-            f"{folder} has no {split} clip {', '.join(missing[:5])}; generate the videos again."
+            f"{', '.join(map(str, folders))}: no {split} clip {', '.join(missing[:5])}; generate the videos "
+            "again."
         )
     return sources
 

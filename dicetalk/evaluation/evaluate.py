@@ -53,19 +53,24 @@ def evaluate_any(
         folder_of_work = Path(temporary) if work is None else work
         (first, *others) = systems.values()
         if not others and (first / "manifest.parquet").is_file():
-            return evaluate_generated(first, real, evaluators, settings, threads, folder_of_work)
+            return evaluate_generated(first, [real], evaluators, settings, threads, folder_of_work)
         return evaluate_folders(systems, real, evaluators, settings, threads, folder_of_work)
 
 
 @fixed_threads()
 def evaluate_generated(
-    generated: Path, processed: Path, evaluators: Path, settings: Evaluate, threads: int, work: Path
+    generated: Path,
+    processed: Sequence[Path],
+    evaluators: Path,
+    settings: Evaluate,
+    threads: int,
+    work: Path,
 ) -> Evaluation:
     """Evaluate the videos of the `generate` stage.
 
     Args:
         generated: folder with `manifest.parquet` and the videos.
-        processed: `data/processed/<set>` with the real clips.
+        processed: `data/processed/<set>` folders with the real clips.
         evaluators: folder of the metric networks.
         settings: the `evaluate` section.
         threads: clips measured at a time.

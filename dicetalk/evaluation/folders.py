@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from dicetalk.data.suffixes import VIDEO_SUFFIXES
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import EMOTIONS, check_emotion
 
 if TYPE_CHECKING:
     from dicetalk.data.media import MediaInfo
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v")
 # `M003_neu_1_001` of EAT's evaluation and `M003#neutral#1#001` of EDTalk's lists: person, emotion, level,
 # number.
 MEAD_NAME = re.compile(
@@ -35,7 +35,7 @@ def find_videos(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
             if path.stem in found:
                 raise DicetalkError(f"{found[path.stem]} and {path} have the same name; remove one.")
             found[path.stem] = path

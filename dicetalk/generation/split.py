@@ -1,4 +1,4 @@
-"""Videos of the test split of MEAD: each clip's own speech and label on a neutral portrait of its identity.
+"""Videos of the test split: each emotional clip's own speech and label on a neutral portrait of its identity.
 
 The reference image is the first frame of the identity's first neutral clip, as emotional talking-head work
 on MEAD does (EAT), so the emotion cannot be copied from the image.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -70,19 +70,25 @@ class SplitGenerator:
 
     Args:
         model: folder of the trained model.
-        encoded: `data/encoded/mead`.
-        processed: `data/processed/mead`.
+        encoded: `data/encoded/<set>` of the emotional corpora.
+        processed: their `data/processed/<set>`.
         settings: the section of `params.yaml`.
         threads: of PyTorch.
         run_dir: where finished videos are put.
     """
 
     def __init__(
-        self, model: Path, encoded: Path, processed: Path, settings: Generate, threads: int, run_dir: Path
+        self,
+        model: Path,
+        encoded: Sequence[Path],
+        processed: Sequence[Path],
+        settings: Generate,
+        threads: int,
+        run_dir: Path,
     ):
         torch.set_num_threads(threads)
         self.model, self.settings, self.run_dir = load_model(model), settings, run_dir
-        self.test, self.train = EncodedClips([encoded], "test"), EncodedClips([encoded], "train")
+        self.test, self.train = EncodedClips(encoded, "test"), EncodedClips(encoded, "train")
         self.jobs = plan_jobs(self.test, self.train, settings, self.model.frame_stride)
         self.samples = _read_samples(processed, self.test, self.jobs)
 
@@ -115,8 +121,8 @@ def _work(batch: list[Job]) -> None:
 
 def generate_test_split(
     model: Path,
-    encoded: Path,
-    processed: Path,
+    encoded: Sequence[Path],
+    processed: Sequence[Path],
     settings: Generate,
     compute: GenerateCompute,
     run_dir: Path,
@@ -128,8 +134,8 @@ def generate_test_split(
 
     Args:
         model: folder of the trained model.
-        encoded: `data/encoded/mead`.
-        processed: `data/processed/mead`.
+        encoded: `data/encoded/<set>` of the emotional corpora.
+        processed: their `data/processed/<set>`.
         settings: the section of `params.yaml`.
         compute: its part of `compute`.
         run_dir: where finished videos wait for the rest.
@@ -226,13 +232,16 @@ def _reference_video(clip: pd.Series, train: pd.DataFrame, seed: int) -> str:
     return same["clip_id"].iloc[rng.integers(len(same))]
 
 
-def _read_samples(processed: Path, test: EncodedClips, jobs: list[Job]) -> dict[str, Sample]:
+def _read_samples(processed: Sequence[Path], test: EncodedClips, jobs: list[Job]) -> dict[str, Sample]:
     """Return the processed clips whose sound or picture is needed, still encoded."""
     wanted = {job.manifest[name] for job in jobs for name in ("clip_id", "reference_clip")}
-    shards = test.table.loc[test.table["clip_id"].isin(wanted), "shard"].map(
-        lambda path: f"{Path(path).stem}.tar"
-    )
-    samples = (sample for shard in sorted(shards.unique()) for sample in read_samples(processed / shard))
+    rows = test.table[test.table["clip_id"].isin(wanted)]
+    shards = {
+        folder / f"{Path(shard).stem}.tar"
+        for folder in processed
+        for shard in rows["shard"][rows["set"] == folder.name].unique()
+    }
+    samples = (sample for shard in sorted(shards) for sample in read_samples(shard))
     return {sample.clip_id: sample for sample in samples if sample.clip_id in wanted}
 
 

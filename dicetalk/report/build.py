@@ -72,7 +72,7 @@ def build_report(params: Params, out: Path) -> None:
 def gather(params: Params) -> dict[str, Any]:
     """Return everything the templates show, by name."""
     metrics, models, generated = Path("metrics"), Path("models"), Path("outputs/generated")
-    processed = [Path("data/processed") / name for name in params.index.names()]
+    processed = [Path("data/processed") / name for name in params.corpora]
     evaluation = read_json(metrics / "evaluate.json")
     systems = system_names(evaluation)
     rows = metric_rows(evaluation)

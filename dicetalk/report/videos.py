@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import tempfile
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
 import pandas as pd
@@ -122,10 +123,12 @@ def _grid_cell(generated: Path, own: pd.DataFrame, emotion: str, level: int) -> 
 def _diverse(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """Walk through identities and emotions together, strongest level first."""
     identities = sorted(table["identity"].unique())
+    # All emotions come up, neighbours in the list far apart
+    step = next(step for step in (3, 5, 1) if gcd(step, len(EMOTIONS)) == 1)
     rows = []
     for number in range(min(count, len(table))):
         own = table[table["identity"] == identities[number % len(identities)]]
-        emotion = EMOTIONS[(3 * number) % len(EMOTIONS)]  # 3 and 8 share no factor: all emotions come up
+        emotion = EMOTIONS[(step * number) % len(EMOTIONS)]
         matching = own[own["emotion"] == emotion]
         rows.append((matching if len(matching) else own).sort_values("level", ascending=False).iloc[0])
     return pd.DataFrame(rows).drop_duplicates("clip_id")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dicetalk.data.folder import SUFFIXES
 from dicetalk.data.media import probe
+from dicetalk.data.suffixes import VIDEO_SUFFIXES
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import check_emotion
 
@@ -65,7 +65,7 @@ def find_clips(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise DicetalkError(
             f"No video is usable for every system. {reasons or 'The folders hold no videos.'} Each needs"
-            f" videos of the same names, with sound ({', '.join(sorted(SUFFIXES))})."
+            f" videos of the same names, with sound ({', '.join(sorted(VIDEO_SUFFIXES))})."
         )
     return clips, left_out
 
@@ -118,7 +118,7 @@ def _videos(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DicetalkError(f"{folder} is not a folder.")
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
             if path.stem in found:
                 raise DicetalkError(f"{folder} has two videos named {path.stem}: keep one of them.")
             found[path.stem] = path

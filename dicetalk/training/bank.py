@@ -9,6 +9,7 @@ bank stays unused. With `use_bank: false` the same stage learns the projection o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def emotion_correlation(emotion_model: EmotionModel, priors: dict[str, np.ndarra
 
 
 def learn_bank(
-    encoded_mead: Path,
+    encoded: Sequence[Path],
     embedder: EmotionEmbedder,
     priors: dict[str, np.ndarray],
     prior_source: PriorSource,
@@ -190,7 +191,7 @@ def learn_bank(
     """Train the emotion model's bank and attention, and save it to `output`.
 
     Args:
-        encoded_mead: `data/encoded/mead`.
+        encoded: `data/encoded/<set>` of the emotional corpora.
         embedder: the trained embedder.
         priors: class means of mode P, for the correlation matrix.
         prior_source: what the priors of clips are, `priors.source`.
@@ -230,7 +231,7 @@ def learn_bank(
     ).to(device)
     embedder.to(device)
     train_priors, test_priors = (
-        ClipPriors(embedder, EncodedClips([encoded_mead], s), prior_source) for s in ("train", "test")
+        ClipPriors(embedder, EncodedClips(encoded, s), prior_source) for s in ("train", "test")
     )
     objective = BankObjective(emotion_model, train_priors, test_priors, settings)
     metrics = train(objective, settings.training, compute, run_dir, tracker, "learn_bank")

@@ -11,6 +11,7 @@ from the inputs before training, from the output after it. With 0 nothing remove
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ class ReverseGradient(torch.autograd.Function):
 
 
 def train_embedder(
-    encoded_mead: Path,
+    encoded: Sequence[Path],
     settings: TrainEmbedder,
     compute: TrainingCompute,
     run_dir: Path,
@@ -184,7 +185,7 @@ def train_embedder(
     """Train the embedder, save it to `output`, and measure it on held-out identities.
 
     Args:
-        encoded_mead: `data/encoded/mead`.
+        encoded: `data/encoded/<set>` of the emotional corpora.
         settings: the section of `params.yaml`.
         compute: its part of `compute`.
         run_dir: folder of checkpoints.
@@ -196,8 +197,8 @@ def train_embedder(
     """
     torch.set_num_threads(compute.threads)
     torch.manual_seed(settings.training.seed)
-    train_clips = EncodedClips([encoded_mead], "train", settings.clip_frames)
-    test_clips = EncodedClips([encoded_mead], "test", settings.clip_frames)
+    train_clips = EncodedClips(encoded, "train", settings.clip_frames)
+    test_clips = EncodedClips(encoded, "test", settings.clip_frames)
     train_batches = EmbedderBatches(train_clips, settings.clip_frames, settings.training.seed)
     test_batches = EmbedderBatches(test_clips, settings.clip_frames, settings.training.seed)
     speech_layers, speech_channels = train_clips.read(0, "speech", 0, 1).shape[1:]

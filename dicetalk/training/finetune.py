@@ -150,7 +150,7 @@ def _replace_divided_modules(
 def _encoded_clips(params: Params, root: Path, split: str) -> EncodedClips:
     settings = params.train_diffusion
     min_frames = settings.frame_stride * (settings.num_frames - 1) + 1
-    folders = [root / "data/encoded" / name for name in params.index.names()]
+    folders = [root / "data/encoded" / name for name in params.corpora]
     return EncodedClips(folders, split, min_frames)
 
 

@@ -36,7 +36,10 @@ def class_priors(embedder: EmotionEmbedder, clips: EncodedClips) -> dict[str, np
         for level in levels_of(emotion):
             chosen = (emotions == emotion) & (levels == level)
             if not chosen.any():
-                raise DicetalkError(f"No training clip of {emotion} level {level}; index more of MEAD.")
+                raise DicetalkError(
+                    f"No training clip of {emotion} level {level}; add a corpus that has some to `index`, or "
+                    "choose an emotion set without it (dicetalk/emotion_sets)."
+                )
             priors[prior_name(emotion, level)] = vectors[chosen].mean(0).astype(np.float32)
         priors[f"P/{emotion}"] = vectors[emotions == emotion].mean(0).astype(np.float32)
     return priors

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import fake_corpus
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from dicetalk.data.dataset import DiffusionBatches, EmbedderBatches, EncodedClips, face_masks
+from dicetalk.data.index_table import make_table
 from dicetalk.data.speech import audio_windows
 from dicetalk.errors import DicetalkError
 
@@ -99,3 +101,49 @@ def test_references_from_other_clips_show_the_same_identity_but_not_the_same_cli
     assert (identities[rows] == identities[reference_rows]).all()
     assert (rows != reference_rows).mean() > 0.5
     assert torch.equal(first.latents, second.latents)
+
+
+def index_rows(*clips: tuple[str, str, str | None, str]) -> pd.DataFrame:
+    rows = [
+        {
+            "clip_id": clip,
+            "identity": person,
+            "emotion": emotion,
+            "level": 1 if emotion else 0,
+            "split": split,
+        }
+        for clip, person, emotion, split in clips
+    ]
+    return make_table(rows)
+
+
+def test_emotional_corpora_are_read_together(tmp_path: Path):
+    first = fake_corpus.write_encoded(tmp_path / "b", index_rows(("x", "ann", "sad", "train")))
+    second = fake_corpus.write_encoded(tmp_path / "a", index_rows(("y", "bob", "happy", "train")))
+    clips = EncodedClips([first, second], "train")
+    assert clips.table[["set", "clip_id", "emotion"]].to_numpy().tolist() == [
+        ["a", "y", "happy"],
+        ["b", "x", "sad"],
+    ]
+    means = clips.read(0, "speech").mean(), clips.read(1, "speech").mean()
+    assert means[0] != means[1]
+
+
+def test_emotional_corpora_do_not_share_the_name_of_a_clip(tmp_path: Path):
+    first = fake_corpus.write_encoded(tmp_path / "a", index_rows(("x", "ann", "sad", "train")))
+    second = fake_corpus.write_encoded(tmp_path / "b", index_rows(("x", "bob", "sad", "train")))
+    with pytest.raises(DicetalkError, match="a and b both have a clip x"):
+        EncodedClips([first, second])
+
+
+def test_nobody_is_held_out_in_one_corpus_only(tmp_path: Path):
+    first = fake_corpus.write_encoded(tmp_path / "a", index_rows(("x", "ann", "sad", "train")))
+    second = fake_corpus.write_encoded(tmp_path / "b", index_rows(("y", "ann", "sad", "test")))
+    with pytest.raises(DicetalkError, match="ann is held out in one corpus and trained on in another"):
+        EncodedClips([first, second], "train")
+
+
+def test_regular_corpora_may_share_names(tmp_path: Path):
+    first = fake_corpus.write_encoded(tmp_path / "a", index_rows(("x", "ann", None, "train")))
+    second = fake_corpus.write_encoded(tmp_path / "b", index_rows(("x", "ann", None, "test")))
+    assert len(EncodedClips([first, second])) == 2

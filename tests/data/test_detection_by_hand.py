@@ -130,6 +130,8 @@ def test_overlapping_detections_are_merged_by_their_scores() -> None:
     )
     assert merged[1].box[0] == pytest.approx(40.0)
     assert len(_suppress([face(0, 0.6), face(5.4, 0.9)])) == 2  # 4.6 / 15.4 is below 0.3
+    wide, high = (Face(np.array([0, 0, *size]), 1.0, np.zeros((6, 2))) for size in ((10.0, 2.0), (4.0, 6.0)))
+    assert _largest_first([wide, high])[0] is high
     assert [f.box[2] for f in _largest_first([face(0, 1, 5), face(0, 1, 9), face(0, 1, 7)])] == [9, 7, 5]
 
 

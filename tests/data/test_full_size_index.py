@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicetalk.config import HdtfIndex, MeadIndex
-from dicetalk.data.hdtf import _lines
+from dicetalk.data.corpora.hdtf import HdtfIndex, _lines
+from dicetalk.data.corpora.mead import MeadIndex
 from dicetalk.data.index import build_index
 from dicetalk.data.index_table import read_index
 from dicetalk.data.media import write_video
@@ -69,7 +69,7 @@ def build(dataset, params, folder):
 
 
 def test_mead(skeleton, names, tmp_path):
-    params = MeadIndex(root=str(skeleton / "mead"), views=["front"], test_identities="eat")
+    params = MeadIndex(kind="mead", root=str(skeleton / "mead"), views=["front"], test_identities="eat")
     summary, table, seconds = build("mead", params, tmp_path)
     assert seconds < INDEX_SECONDS
     assert (summary["train_clips"], summary["test_clips"]) == (25_747, 2_293)
@@ -93,7 +93,11 @@ def test_mead(skeleton, names, tmp_path):
 
 def test_hdtf(skeleton, names, tmp_path):
     whole = HdtfIndex(
-        root=str(skeleton / "hdtf"), sets=["RD", "WDA", "WRA"], test_identities=20, piece_seconds=1e6
+        kind="hdtf",
+        root=str(skeleton / "hdtf"),
+        sets=["RD", "WDA", "WRA"],
+        test_identities=20,
+        piece_seconds=1e6,
     )
     summary, table, seconds = build("hdtf", whole, tmp_path)
     assert seconds < INDEX_SECONDS
@@ -117,9 +121,13 @@ def test_hdtf(skeleton, names, tmp_path):
 
 def test_both_together_in_pieces(skeleton, tmp_path):
     """The index of a training run, all 38,000 entries, within the time of one."""
-    mead = MeadIndex(root=str(skeleton / "mead"), views="all", test_identities="paper")
+    mead = MeadIndex(kind="mead", root=str(skeleton / "mead"), views="all", test_identities="paper")
     hdtf = HdtfIndex(
-        root=str(skeleton / "hdtf"), sets=["RD", "WDA", "WRA"], test_identities=20, piece_seconds=5.0
+        kind="hdtf",
+        root=str(skeleton / "hdtf"),
+        sets=["RD", "WDA", "WRA"],
+        test_identities=20,
+        piece_seconds=5.0,
     )
     first, table, mead_seconds = build("mead", mead, tmp_path)
     second, pieces, hdtf_seconds = build("hdtf", hdtf, tmp_path)

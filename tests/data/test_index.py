@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicetalk.config import MeadIndex
+from dicetalk.data.corpora.mead import MeadIndex
 from dicetalk.data.index import assign_split, build_index
 from dicetalk.data.index_table import DTYPES, make_table, read_index
 from dicetalk.errors import DicetalkError
@@ -49,7 +49,7 @@ def test_index_file_carries_its_root(tmp_path):
         clip = tmp_path / "raw" / person / "video" / "front" / "fear" / "level_3" / "004.mp4"
         clip.parent.mkdir(parents=True)
         clip.touch()
-    params = MeadIndex(root=str(tmp_path / "raw"), views=["front"], test_identities=["W009"])
+    params = MeadIndex(kind="mead", root=str(tmp_path / "raw"), views=["front"], test_identities=["W009"])
     summary = build_index("mead", params, tmp_path / "mead.parquet")
     assert summary["clips"] == 2 and summary["test_identities"] == 1 and summary["clips_without_audio"] == 2
     table, root = read_index(tmp_path / "mead.parquet")
@@ -61,7 +61,7 @@ def test_index_file_carries_its_root(tmp_path):
 
 
 def test_problems_are_named(tmp_path):
-    params = MeadIndex(root=str(tmp_path / "raw"), views=["front"], test_identities=1)
+    params = MeadIndex(kind="mead", root=str(tmp_path / "raw"), views=["front"], test_identities=1)
     with pytest.raises(DicetalkError, match="index.mead.root"):
         build_index("mead", params, tmp_path / "mead.parquet")
     with pytest.raises(DicetalkError, match="dvc repro index"):

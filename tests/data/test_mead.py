@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from dicetalk.data.mead import index_mead
+from dicetalk.data.corpora.mead import Mead, MeadIndex
 from dicetalk.errors import DicetalkError
+
+
+def index_mead(root: Path, views: Any = None) -> pd.DataFrame:
+    """The index rows of a folder that `index.acted` names."""
+    section = {"kind": "mead", "root": str(root), "views": views or ["front"], "test_identities": 1}
+    return Mead("acted", MeadIndex.model_validate(section)).read(root)
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -77,7 +85,7 @@ def test_problems_are_named(tmp_path):
     touch(tmp_path, "M005/audio/happy/level_1/001.m4a", "M005/video/down/happy/level_1/001.mp4")
     assert len(index_mead(tmp_path)) == 2
     assert len(index_mead(tmp_path, "all")) == 3
-    with pytest.raises(DicetalkError, match="views names left_30, .*found: down, front"):
+    with pytest.raises(DicetalkError, match="index.acted.views names left_30, .*found: down, front"):
         index_mead(tmp_path, ["front", "left_30"])
     (tmp_path / "W009").mkdir()
     with pytest.raises(DicetalkError, match=r"W009 \(no video folder\)"):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from fake_face import SETTINGS, row
 
-from dicetalk.data import clip
+from dicetalk.data import clip, track
 from dicetalk.data.dataset import face_masks, mouth_boxes
 from dicetalk.data.expression import expression_features
+from dicetalk.data.faces import TrackedFace
 from dicetalk.data.geometry import overlap
 from dicetalk.data.media import MediaInfo
 from dicetalk.data.shards import encode_audio, encode_landmarks
@@ -94,6 +96,34 @@ def test_landmarks_of_a_clip_lie_where_the_scaled_picture_shows_them(monkeypatch
     assert len(sample.audio()) == 16000
     boxes[:, 2:] = [30.0, 40.0]
     assert clip.preprocess_clip(row(), "", SETTINGS).meta["face_px"] == 30.0  # the shorter side
+
+
+def test_a_face_is_followed_in_its_part_of_the_frame_and_placed_in_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    class Tracker:
+        face_counts = [1]
+
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def update(self, frame: np.ndarray) -> TrackedFace:
+            seen.append(frame)
+            return TrackedFace(np.full((468, 3), 5.0), np.array([4.0, 3.0, 20.0, 30.0]), 0.75)
+
+    frame = np.zeros((120, 160, 3), np.uint8)
+    frame[30:90, 50:100] = 200
+    monkeypatch.setattr(track, "networks", lambda *_: (None, None, None))
+    monkeypatch.setattr(track, "FaceTracker", Tracker)
+    monkeypatch.setattr(track, "read_video", lambda *_: [frame] * 3)
+    place = {"crop_x": 50, "crop_y": 30, "crop_w": 50, "crop_h": 60}
+    followed = track.follow_face(Path("v.mp4"), 0.0, 1.0, row() | place, SETTINGS)
+    assert [(part.shape, part.min()) for part in seen] == [((60, 50, 3), 200)] * 3
+    assert followed.landmarks.shape == (3, 68, 2) and (followed.landmarks == [55.0, 35.0]).all()
+    assert followed.boxes.tolist() == [[54.0, 33.0, 20.0, 30.0]] * 3
+    assert (followed.frame_size, followed.min_score, followed.num_bridged) == ((160, 120), 0.75, 0)
 
 
 def info() -> dict:

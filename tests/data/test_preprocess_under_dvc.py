@@ -27,7 +27,12 @@ def checkout(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(repository / name, tmp_path)
     params = yaml.safe_load((repository / "profiles/smoke.yaml").read_text())
-    params["index"]["extra"] = {"root": "data/raw", "identity_folder": 1, "test_identities": 1}
+    params["index"]["extra"] = {
+        "kind": "folder",
+        "root": "data/raw",
+        "identity_folder": 1,
+        "test_identities": 1,
+    }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")

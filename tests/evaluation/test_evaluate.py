@@ -48,7 +48,7 @@ class World:
         networks = self.folder / "networks"
         with tempfile.TemporaryDirectory() as work:
             return evaluate_generated(
-                generated, self.folder / "processed", networks, self.settings, threads, Path(work)
+                generated, [self.folder / "processed"], networks, self.settings, threads, Path(work)
             )
 
 

@@ -309,6 +309,7 @@ def test_pixels_become_tensors_and_pictures() -> None:
     assert pixels[:, 0].tolist() == [[-1, 1], [pytest.approx(-0.6), -1], [1, pytest.approx(-0.2)]]
     assert np.array_equal(np.asarray(tensor_to_image(pixels)), np.asarray(image))
     assert np.asarray(tensor_to_image(torch.full((3, 1, 1), 1.5))).max() == 255
+    assert np.asarray(tensor_to_image(torch.full((3, 1, 1), -1.5))).max() == 0
 
 
 def test_face_masks_are_enlarged_rectangles() -> None:

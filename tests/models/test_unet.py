@@ -44,6 +44,19 @@ def test_from_svd_without_adapters_is_the_stock_unet(stock, inputs):
 
 
 @torch.no_grad()
+def test_a_pose_feature_is_added_to_the_first_convolution(stock, inputs):
+    model = DiceTalkUNet.from_svd(stock).eval()
+    shift = torch.linspace(-1, 1, 32)
+    shifted = copy.deepcopy(model)
+    shifted.conv_in.bias += shift
+    pose = shift[None, :, None, None].expand(2, -1, 4, 4)
+    found = model(**{**inputs, "pose_feature": pose}).sample
+    expected = shifted(**{**inputs, "pose_feature": None}).sample
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, model(**{**inputs, "pose_feature": None}).sample, atol=1e-3)
+
+
+@torch.no_grad()
 def test_adapters_of_from_svd_copy_the_image_attention(stock):
     for _, attn in DiceTalkUNet.from_svd(stock).named_cross_attentions():
         for to_k, to_v in zip(attn.processor.to_k_ip, attn.processor.to_v_ip, strict=True):

@@ -28,7 +28,7 @@ EDITS = {
         "default_rng([params.seed, 0])",
         "default_rng([params.seed, 1])",
     ),
-    "index@mead": ("dicetalk/data/mead.py", '_{sentence}",', '_{sentence}x",'),
+    "index@mead": ("dicetalk/data/corpora/mead.py", '_{sentence}",', '_{sentence}x",'),
     "preprocess@mead": ("dicetalk/data/shards.py", "* 32768).astype", "* 30000).astype"),
     "backbone": ("stages/backbone.py", '"licence": entry.licence', '"licence": entry.licence.upper()'),
     "encode@mead": ("dicetalk/data/encode.py", "* self.vae.config.scaling_factor", "* 0.5"),

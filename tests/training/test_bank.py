@@ -51,7 +51,7 @@ def embedder() -> EmotionEmbedder:
 def learn(root: Path, embedder: EmotionEmbedder, settings: LearnBank, output: Path) -> dict:
     priors = class_priors(embedder, EncodedClips([root / "mead"], "train"))
     return learn_bank(
-        root / "mead",
+        [root / "mead"],
         embedder,
         priors,
         "embedding",

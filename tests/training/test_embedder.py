@@ -34,7 +34,7 @@ def settings(repository: Path) -> TrainEmbedder:
 def trained(settings: TrainEmbedder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:
     root = tmp_path_factory.mktemp("embedder")
     mead = fake_corpus.write_encoded_mead(root / "mead")
-    metrics = train_embedder(mead, settings, COMPUTE, root / "run", root / "embedder", Tracker())
+    metrics = train_embedder([mead], settings, COMPUTE, root / "run", root / "embedder", Tracker())
     return mead, root / "embedder", metrics
 
 
@@ -65,7 +65,7 @@ def test_an_embedder_of_one_modality_ignores_the_other(settings: TrainEmbedder, 
     mead = trained[0]
     training = settings.training.model_copy(update={"num_steps": 4})
     few = settings.model_copy(update={"modalities": only, "training": training})
-    metrics = train_embedder(mead, few, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
+    metrics = train_embedder([mead], few, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
     assert set(metrics["emotion_accuracy"]) == {only, "features", "chance"}
     assert set(metrics["clustering_strength"]) == {only}
     embedder = EmotionEmbedder.from_pretrained(tmp_path / "embedder").eval()
@@ -129,14 +129,14 @@ def test_training_finds_classes_in_unseen_identities(trained: tuple[Path, Path, 
 
 def test_training_again_gives_the_same_weights(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
-    train_embedder(mead, settings, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
+    train_embedder([mead], settings, COMPUTE, tmp_path / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_finished_training_is_taken_up_again(trained, settings: TrainEmbedder, tmp_path: Path):
     mead, folder, _ = trained
-    train_embedder(mead, settings, COMPUTE, folder.parent / "run", tmp_path / "embedder", Tracker())
+    train_embedder([mead], settings, COMPUTE, folder.parent / "run", tmp_path / "embedder", Tracker())
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "embedder" / name).read_bytes() == (folder / name).read_bytes()
 

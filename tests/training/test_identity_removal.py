@@ -141,5 +141,5 @@ def test_weight_zero_means_no_removal(tmp_path: Path, monkeypatch: pytest.Monkey
     for weight, expected in ((0.0, 0), (0.1, 2)):
         settings = section.model_copy(update=sizes | {"training": training, "identity_weight": weight})
         run_dir, output = tmp_path / f"run{weight}", tmp_path / f"out{weight}"
-        module.train_embedder(mead, settings, compute, run_dir, output, Tracker())
+        module.train_embedder([mead], settings, compute, run_dir, output, Tracker())
         assert len(called) == expected

@@ -98,7 +98,12 @@ def assert_two_steps(run_dir: Path) -> None:
 def test_two_optimiser_steps_of_each_training(params: Params, root: Path) -> None:
     mead, models = root / "data/encoded/mead", root / "models"
     train_embedder(
-        mead, params.train_embedder, params.compute.train_embedder, root / "e", models / "embedder", Tracker()
+        [mead],
+        params.train_embedder,
+        params.compute.train_embedder,
+        root / "e",
+        models / "embedder",
+        Tracker(),
     )
     assert_two_steps(root / "e")
     embedder = EmotionEmbedder.from_pretrained(models / "embedder")
@@ -107,7 +112,7 @@ def test_two_optimiser_steps_of_each_training(params: Params, root: Path) -> Non
     priors = class_priors(embedder, EncodedClips([mead], "train"))
     save_priors(priors, models / "priors.safetensors")
     learn_bank(
-        encoded_mead=mead,
+        encoded=[mead],
         embedder=embedder,
         priors=priors,
         prior_source=params.priors.source,
