@@ -1,6 +1,8 @@
 # make repro    from a fresh clone to videos, metrics and reports/report.html
 # make test     the tests; test-slow: the long ones
 # make faults  kills, full disks and damaged files, and what the same command gives then (about an hour)
+# make coverage   the fast tests again, with the lines they never run
+# make resolve   can every Python version named in pyproject.toml install the pins?
 # make mutants  how many small errors in the numeric code the fast tests notice (about an hour)
 # make profile P=smoke|demo|paper    choose the parameters; make install builds .venv alone
 PYTHON ?= python3
@@ -13,13 +15,13 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Stages are started as `python -m stages.NAME`, so the environment has to come first in PATH.
 RUN    := PATH="$(BIN):$$PATH"
 
-.PHONY: install repro test test-slow faults mutants lint profile clean
+.PHONY: install repro test test-slow coverage faults mutants lint resolve profile clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "dicetalk needs Python 3.10 or newer; run: make install PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "dicetalk needs Python 3.11 or newer; run: make install PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,dev]'
 	@# Its own dependencies would replace the headless OpenCV; pyproject.toml has those it needs.
@@ -41,6 +43,11 @@ test: install $(VENV)/.oracles
 test-slow: install $(VENV)/.oracles
 	@$(RUN) python -m pytest -q -m slow $(TESTS)
 
+# Of what runs in the test's own process; workers and commands that tests start are not counted.
+coverage: install $(VENV)/.oracles
+	@$(RUN) python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=html:.coverage_html
+	@echo "Line by line: .coverage_html/index.html"
+
 # Needs root: a full disk is a small file system that is mounted.
 faults: install
 	@$(RUN) python tests/faults/run.py --table docs/reliability.md
@@ -50,7 +57,13 @@ mutants: install $(VENV)/.oracles
 
 lint: install
 	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@$(RUN) lint-imports --no-cache --no-logo
+
+# Every Python version named in pyproject.toml can install what constraints.txt pins; nothing is installed.
+resolve: install
+	@$(RUN) python .ci/resolve.py
 
 # Refuses to replace a params.yaml that is no profile: those would be edits that exist nowhere else.
 profile:
@@ -62,4 +75,4 @@ profile:
 
 # Removes what `make` and the tools built around it; data, models, runs and reports stay.
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage .coverage_html build *.egg-info

@@ -9,7 +9,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 import torch
 import typer
@@ -17,7 +17,7 @@ import typer
 from benchmarks.models import TOKEN_DIM, TOKENS, face_mask, mid_size_unet, normal, pose_guider
 
 
-class Option(str, Enum):
+class Option(StrEnum):
     """What is compared with float32 as it runs without either."""
 
     BFLOAT16 = "bfloat16"

@@ -26,11 +26,12 @@ from dicetalk.progress import format_seconds, log
 from dicetalk.report.ablations import read_ablations, text_table
 from dicetalk.tracking.runs import nested_run, pipeline_run
 from dicetalk.tracking.tracker import Tracker
-from pipelines import dvc
-from pipelines.ablations.copies import WorkingCopy, check_clean, results
-from pipelines.ablations.plan import Run, fingerprint, plan_runs
-from pipelines.ablations.record import RECORD, Record
-from pipelines.ablations.variants import VARIANTS
+
+from . import dvc
+from .ablations.copies import WorkingCopy, check_clean, results
+from .ablations.plan import Run, fingerprint, plan_runs
+from .ablations.record import RECORD, Record
+from .ablations.variants import VARIANTS
 
 WORK = Path("runs/ablate")  # working copies and logs
 

@@ -16,7 +16,8 @@ from dicetalk.config import load_params
 from dicetalk.files import read_json
 from dicetalk.report.tables import final_metrics
 from dicetalk.tracking.runs import pipeline_run
-from pipelines import dvc
+
+from . import dvc
 
 METRICS = Path("metrics")
 EVALUATION = METRICS / "evaluate.json"

@@ -19,7 +19,8 @@ from dicetalk.config import Params, Retrain, config_hash, load_params
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, sha256_file
 from dicetalk.tracking.server import connect
-from pipelines.reproduce import EVALUATION, reproduce
+
+from .reproduce import EVALUATION, reproduce
 
 MODEL = Path("models/dicetalk")
 ALIAS = "champion"

@@ -12,8 +12,9 @@ from prefect.deployments.runner import EntrypointType
 from prefect.schedules import Cron
 
 from dicetalk.config import load_params
-from pipelines.reproduce import reproduce
-from pipelines.retrain import retrain
+
+from .reproduce import reproduce
+from .retrain import retrain
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from dicetalk import weights
 from dicetalk.config import load_params
 from dicetalk.files import atomic_directory, sha256_file, write_json
-from stages import run
+
+from . import run
 
 OUT = Path("models/backbone")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dicetalk.config import load_params
-from stages import run
+
+from . import run
 
 
 def main() -> None:

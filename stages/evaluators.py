@@ -8,7 +8,8 @@ from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
 from dicetalk.tracking.runs import stage_run
-from stages import run
+
+from . import run
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
-from stages import run
+
+from . import run
 
 MODEL, OUTPUT = Path("models/dicetalk"), Path("outputs/generated")
 

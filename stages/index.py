@@ -7,7 +7,8 @@ from pathlib import Path
 from dicetalk.compute.launch import chosen_dataset
 from dicetalk.config import load_params
 from dicetalk.files import write_json
-from stages import run
+
+from . import run
 
 
 def main() -> None:

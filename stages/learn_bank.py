@@ -8,7 +8,8 @@ from dicetalk.compute.launch import is_main_process, start_processes
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.work import stage_work
-from stages import run
+
+from . import run
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     params = load_params()
     settings, compute = params.learn_bank, params.compute.learn_bank
     with stage_work("learn_bank", params.compute.resume) as work:
-        if start_processes("stages.learn_bank", compute.num_processes):
+        if start_processes(f"{__package__}.learn_bank", compute.num_processes):
             return
 
         from dicetalk.data.in_use import emotional_folders

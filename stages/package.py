@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.release.package import package_model
-from stages import run
+
+from . import run
 
 
 def main() -> None:

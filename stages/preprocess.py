@@ -8,7 +8,8 @@ from dicetalk.compute.launch import chosen_dataset
 from dicetalk.config import load_params
 from dicetalk.files import write_json
 from dicetalk.runs.edits import unedited
-from stages import run
+
+from . import run
 
 
 def main() -> None:

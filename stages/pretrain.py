@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.runs.work import stage_work
-from stages import run
+
+from . import run
 
 TRAINED = ("speech", "autoencoder", "unet")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.progress import log
-from stages import run
+
+from . import run
 
 OUT = Path("reports")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.files import atomic_directory, write_json
-from stages import run
+
+from . import run
 
 # Apart from where real data lies, because DVC deletes a stage's outputs before the stage runs.
 MEAD, HDTF = Path("data/synthetic/mead"), Path("data/synthetic/hdtf")

@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from shared_data import REPOSITORY
 
 from dicetalk.runs.declaration import load_yaml
+
+
+def repository_files() -> list[str]:
+    """Return what belongs to the repository, changes that are not committed yet included."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.check_output(command, cwd=REPOSITORY, text=True)
+    return [name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
 @dataclass

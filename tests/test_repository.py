@@ -5,20 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import dicetalk
 from dicetalk.report.graph import load_yaml, read_stages
 from dicetalk.runs.code import modules_used
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = pytest.importorskip("tomli")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -168,6 +164,12 @@ def test_the_library_knows_no_outer_layer() -> None:
                     assert file.parent.name == "tracking" and node in inside, f"{file}:{node.lineno}"
 
 
+def test_few_modules_stand_beside_the_wings_of_the_library() -> None:
+    """What has a subject of its own belongs into a folder; `make lint` checks the arrows between these."""
+    loose = sorted(path.stem for path in (REPOSITORY / "dicetalk").glob("*.py"))
+    assert len(loose) <= 8, loose
+
+
 def test_constraints_pin_every_requirement_once_per_python() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
@@ -182,6 +184,30 @@ def test_constraints_pin_every_requirement_once_per_python() -> None:
     for name, markers in pinned.items():
         assert len(set(markers)) == len(markers), f"{name} is pinned twice"
     assert "torchvision" not in pinned
+
+
+def test_every_page_names_the_pythons_that_are_checked() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == versions
+    assert project["requires-python"] == f">={versions[0]}"
+    assert f"Needs Python {versions[0]}-{versions[-1]}" in (REPOSITORY / "README.md").read_text()
+    assert (
+        f"for Python {', '.join(versions[:-1])} and {versions[-1]}"
+        in (REPOSITORY / "constraints.txt").read_text()
+    )
+
+
+def test_the_citation_has_the_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == dicetalk.__version__
+
+
+def test_the_list_of_decisions_has_every_page() -> None:
+    folder = REPOSITORY / "docs/decisions"
+    pages = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    assert re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", (folder / "README.md").read_text(), re.M) == pages
 
 
 def test_links_in_the_pages_lead_somewhere() -> None:

@@ -66,7 +66,7 @@ def generate(
         typer.Option(exists=True, dir_okay=False, help="Take the emotion from this video instead of a name."),
     ] = None,
     model: Annotated[Path, typer.Option(help="Folder of the trained model.")] = Path("models/dicetalk"),
-    seed: Annotated[int | None, typer.Option(help="Of the noise; another seed, another motion.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the noise: another seed gives another motion.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     identity_scale: Annotated[float | None, typer.Option(help="Guidance towards the portrait.")] = None,
     audio_scale: Annotated[float | None, typer.Option(help="Guidance towards the speech.")] = None,
@@ -79,7 +79,7 @@ def generate(
     """Make a portrait speak with an emotion; the video is as long as the sound.
 
     The emotion is named (`--emotion happy --level 3`), shown (`--reference-video`), or, with neither, heard
-    in the speech. What is not given is as the model was trained for.
+    in the speech. Whatever is left out takes the value that the model was packaged with.
 
     Example: `dicetalk generate --image me.jpg --audio hello.wav --emotion happy --level 3 --out hello.mp4`
     """

@@ -46,8 +46,8 @@ def examine(params_file: Path | None = None) -> list[Finding]:
 
 
 def _python() -> Finding:
-    state: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 10) else "fail"
-    fix = "" if state == "ok" else "install Python 3.10 or newer"
+    state: Literal["ok", "fail"] = "ok" if sys.version_info >= (3, 11) else "fail"
+    fix = "" if state == "ok" else "install Python 3.11 or newer"
     return Finding("python", state, platform.python_version(), fix)
 
 

@@ -69,12 +69,13 @@ class Preprocess(Section):
     max_gap_frames: int = Field(ge=0)
     redetect_every_frames: PositiveInt
     rival_size: Probability = Field(gt=0)  # a face this large, beside the followed one, is a second speaker
-    cut_brightness: float = Field(ge=0)  # mean change between two frames, of 255, that only a cut makes
-    cut_overlap: Probability  # of the face's box in two frames; less is a cut
+    cut_brightness: float = Field(ge=0)  # a larger mean change between two frames, of 255, is a cut
+    cut_overlap: Probability  # a smaller overlap of the face's boxes in two frames is a cut
     max_outside: float = Field(ge=0)  # part of the face's size that may stick out of the crop
     min_complete: Probability  # part of the announced duration that must be decodable
-    max_silent_tail_seconds: float = Field(ge=0)  # silence added where sound ends first; more picture is cut
-    # Of x264, at equal quality: the faster, the larger the shards; docs/performance.md has both.
+    # Where sound ends first, at most this much silence is added; picture beyond it is cut.
+    max_silent_tail_seconds: float = Field(ge=0)
+    # Of x264. At equal quality a faster one makes larger shards; docs/performance-log.md has both.
     video_preset: Literal["ultrafast", "superfast", "veryfast", "medium"]
     min_loudness_db: float | None  # RMS relative to full scale; null keeps silent clips
     clips_per_shard: PositiveInt

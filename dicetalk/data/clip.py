@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 
 from dicetalk.config import Preprocess
-from dicetalk.data.geometry import mask_rectangle, square_crop
 from dicetalk.data.media import MediaInfo, probe, read_audio, read_video, write_video
 from dicetalk.data.reasons import Rejected, RejectionError
 from dicetalk.data.shards import AUDIO, LANDMARKS, VIDEO, Sample, encode_audio, encode_landmarks
 from dicetalk.data.track import Track, follow_face, networks
 from dicetalk.errors import DicetalkError
 from dicetalk.files import is_disk_full
+from dicetalk.models.boxes import mask_rectangle, square_crop
 from dicetalk.progress import log
 
 SHARD_CRF = 8  # near-lossless: what is trained on should not show the codec

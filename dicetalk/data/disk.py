@@ -13,7 +13,7 @@ from dicetalk.data.media import probe
 from dicetalk.errors import DicetalkError
 from dicetalk.progress import log
 
-# Of the crops of real clips, see docs/performance.md: near-lossless H.264 in full colour resolution.
+# Of the crops of real clips, see docs/performance-log.md: near-lossless H.264 in full colour resolution.
 BYTES_PER_PIXEL = 0.25
 LANDMARK_BYTES = 68 * 2 * 4
 SAMPLE_BYTES = 2

@@ -1,13 +1,15 @@
-"""What training would otherwise recompute for every batch: latents, image embeddings, speech, expression.
+"""Encodes each clip once, so that training reads features instead of computing them anew for every batch.
 
-data/encoded/<set>/
-    shard-000000.safetensors   `<clip_id>/latents`           fp16 (frames, channels, h, w), VAE mode *
-    scaling_factor
-                               `<clip_id>/image_embeddings`  fp16 (ceil(frames / stride), dim), frames 0,
-                               stride, ... `<clip_id>/speech`            fp16 (tokens, layers, channels) at
-                               50 tokens a second `<clip_id>/expression`        fp32 (frames, 136), see
-                               `dicetalk.data.expression`
-    clips.parquet              the rows of kept.parquet with the `shard` that holds them
+A shard `data/encoded/<set>/shard-000000.safetensors` holds, for each of its clips:
+
+| tensor | type and shape | what |
+|---|---|---|
+| `<clip_id>/latents` | fp16 `(frames, channels, height, width)` | mode of the VAE times its scaling factor |
+| `<clip_id>/image_embeddings` | fp16 `(ceil(frames / stride), dim)` | of frames 0, stride, 2 stride, ... |
+| `<clip_id>/speech` | fp16 `(tokens, layers, channels)` | 50 tokens a second |
+| `<clip_id>/expression` | fp32 `(frames, 136)` | see `dicetalk.data.expression` |
+
+`clips.parquet` beside the shards has the rows of `kept.parquet` and the name of each clip's `shard`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from dicetalk.data.expression import expression_features
 from dicetalk.data.speech import SpeechEncoder, load_speech_encoder
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, is_as_noted, noted_path
-from dicetalk.models.backbone import load_codec, load_component
+from dicetalk.models.backbones.files.components import load_codec, load_component
 from dicetalk.models.preprocessing import clip_pixels
 from dicetalk.progress import track
 

@@ -42,7 +42,7 @@ class MediaInfo:
         fps: average frame rate; 0 without video.
         duration_seconds: of the picture if there is one, else of the sound; 0 when the file does not say.
         num_frames: stored frames by the file's own count; 0 when it does not say.
-        video_start_seconds, audio_start_seconds: time stamps of the first frame and sample; None when absent.
+        audio_start_seconds: time stamp of the first sample; None without sound.
     """
 
     width: int
@@ -54,7 +54,6 @@ class MediaInfo:
     has_video: bool
     has_audio: bool
     sample_rate_hz: int
-    video_start_seconds: float | None
     audio_start_seconds: float | None
 
 
@@ -89,7 +88,6 @@ def probe(path: Path) -> MediaInfo:
             has_video=video is not None,
             has_audio=audio is not None,
             sample_rate_hz=audio.sample_rate if audio is not None else 0,
-            video_start_seconds=_start_seconds(video) if video is not None else None,
             audio_start_seconds=_start_seconds(audio) if audio is not None else None,
         )
 
@@ -100,9 +98,12 @@ def read_video(
     """Yield upright RGB frames at a constant rate: the stored frame nearest to `start_seconds + k / fps`.
 
     Frames are decoded as they are asked for. They cover `[start_seconds, end_seconds)`; a missing end means
-    the end of the last stored frame. "Nearest" is meant halfway between two readings of time stamps, as
-    moments and as beginnings of the time a frame is shown: whichever a measurement uses, changing the rate
-    moves the picture against the sound by at most 10 ms on average, and less for the mean of both.
+    the end of the last stored frame.
+
+    A time stamp can be read as the moment a frame shows or as the moment from which it is shown, and the two
+    readings can disagree about which stored frame is nearest. The choice here lies halfway between them:
+    under either one, changing the rate shifts the picture against the sound by at most 10 ms on average, and
+    by less under their mean.
 
     Yields:
         uint8 arrays `(height, width, 3)`.
@@ -197,7 +198,7 @@ def _open(path: Path | BinaryIO) -> Iterator[av.container.InputContainer]:
         # Only ever files, even where a name looks like an address or a playlist refers to one.
         options = {"protocol_whitelist": "file"} if is_path else {}
         file = str(path) if is_path else path
-        with av.open(file, options=options, metadata_errors="replace") as container:
+        with av.open(file, "r", options=options, metadata_errors="replace") as container:
             if container.format.name in PLAYLISTS:
                 raise DicetalkError(f"{path}: is a list of other files.")
             if any(stream.codec_context is None for stream in container.streams):

@@ -23,7 +23,6 @@ SAMPLES_PER_TICK = 640  # one video frame at 25 fps = two tokens
 TOKENS_PER_TICK = 2
 
 WHISPER_CHUNK_SAMPLES = 480_000  # 30 s, encoded without context across chunks (official `process_audio`)
-WHISPER_CHUNK_MELS = 3000
 
 WHISPER_TINY_SHAPE = (5, 384)  # embedding output and four layers, and their width
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from dicetalk.data.suffixes import VIDEO_SUFFIXES
 from dicetalk.errors import DicetalkError
 from dicetalk.labels import EMOTIONS, check_emotion
+
+if TYPE_CHECKING:
+    from dicetalk.data.media import MediaInfo
 
 # `M003_neu_1_001` of EAT's evaluation and `M003#neutral#1#001` of EDTalk's lists: person, emotion, level,
 # number.
@@ -97,7 +101,7 @@ def _note(system: str, name: str, text: str) -> dict[str, str]:
     return {"system": system, "clip_id": name, "note": text}
 
 
-def _probe(path: Path):  # noqa: ANN202
+def _probe(path: Path) -> MediaInfo:
     from dicetalk.data.media import probe
 
     return probe(path)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
+from dicetalk.evaluation.statistics import bootstrap_mean, holm, rng_for
 
 MIN_PAIRS = 2
 
@@ -66,8 +66,8 @@ def paired_tests(
                 "n": estimate.n,
                 "p": swap_test(differences, people or list(known["clip_id"]), rng, num_samples),
             }
-        for metric, corrected in holm({metric: test["p"] for metric, test in found.items()}).items():
-            found[metric]["p_holm"] = corrected
+        for test, corrected in zip(found.values(), holm([t["p"] for t in found.values()]), strict=True):
+            test["p_holm"] = corrected
         tests[f"{system} - {baseline}"] = found
     return tests
 
@@ -94,12 +94,3 @@ def swap_test(
     swapped = np.abs(signs @ totals)
     as_far = int((swapped >= np.abs(totals.sum()) * (1 - 1e-12)).sum())
     return (as_far + added) / (len(signs) + added)
-
-
-def holm(chances: Mapping[str, float]) -> dict[str, float]:
-    """Correct the chances of several tests for their number (Holm 1979)."""
-    corrected, largest = {}, 0.0
-    for rank, name in enumerate(sorted(chances, key=lambda name: chances[name])):
-        largest = max(largest, min(1.0, chances[name] * (len(chances) - rank)))
-        corrected[name] = largest
-    return corrected

@@ -121,3 +121,14 @@ def jackknife_statistic(statistic: Callable[[np.ndarray], float], num_clips: int
     variance = (num_clips - 1) / num_clips * ((without_one - without_one.mean()) ** 2).sum()
     half_width = NORMAL_95 * float(np.sqrt(variance))
     return Estimate(value, value - half_width, value + half_width, num_clips)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (S. Holm, 1979), in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(p_values))
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected.tolist()

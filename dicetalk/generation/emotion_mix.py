@@ -1,7 +1,7 @@
 """Emotions between the named ones: a weighted mean of class priors, as users write it.
 
-The paper's emotion space is continuous and its priors are class means in it; points between two means are our
-reading of "cooperating" emotions, the release offers the means alone.
+The paper's priors are class means in a continuous emotion space, and the release offers only these. That
+points between them are useful as well is our reading of the paper's "cooperating" emotions.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ def parse_emotion(text: str, level: int) -> EmotionMix:
 
     Args:
         text: an emotion, or several with weights that sum to 1.
-        level: of all emotions but neutral, which has level 1 only and is taken at it in a mixture.
+        level: strength of the emotions. In a mixture, neutral is taken at level 1, the only one it has.
 
     Raises:
-        DicetalkError: for an unknown emotion, a level it does not have, or weights that are none.
+        DicetalkError: for an unknown emotion, a level it does not have, or weights that are missing or do
+            not sum to 1.
     """
     if ":" not in text and "," not in text:
         class_index(text, level)
@@ -33,7 +34,7 @@ def parse_emotion(text: str, level: int) -> EmotionMix:
         pair = (name, 1 if name == NEUTRAL else level)
         class_index(*pair)
         if pair in mix:
-            raise DicetalkError(f"--emotion {text}: {name} stands there twice.")
+            raise DicetalkError(f"--emotion {text}: {name} is named twice.")
         try:
             mix[pair] = float(weight)
         except ValueError:
@@ -43,6 +44,6 @@ def parse_emotion(text: str, level: int) -> EmotionMix:
     if not all(0 <= weight <= 1 for weight in mix.values()) or not math.isclose(sum(mix.values()), 1):
         raise DicetalkError(
             f"--emotion {text}: weights must be in [0, 1] and sum to 1, not to {sum(mix.values()):g}. "
-            "For half an emotion mix it with neutral: happy:0.5,neutral:0.5."
+            "To make an emotion half as strong, mix it with neutral: happy:0.5,neutral:0.5."
         )
     return mix

@@ -42,8 +42,8 @@ def read_portrait(
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     from dicetalk.data.faces import FaceDetector, FaceMesh
-    from dicetalk.data.geometry import mask_rectangle, square_crop
     from dicetalk.data.landmarks import box_of_landmarks
+    from dicetalk.models.boxes import mask_rectangle, square_crop
 
     try:
         with Image.open(path) as image:

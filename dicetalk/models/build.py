@@ -14,11 +14,11 @@ from torch import nn
 from dicetalk.config import LearnBank, TrainDiffusion, TrainEmbedder
 from dicetalk.config.params import AudioProjection as AudioProjectionSettings
 from dicetalk.labels import CLASSES
-from dicetalk.models.backbones.files.base import Widths
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pose_guider import PoseGuider
 from dicetalk.models.projection import AudioProjection
+from dicetalk.models.widths import Widths
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Layers that compute what diffusers' do, with the same weights and names, in less time or memory.
 
-`docs/performance.md` has what they save.
+`docs/performance-log.md` has what they save.
 """
 
 from __future__ import annotations

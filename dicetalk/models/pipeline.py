@@ -147,8 +147,7 @@ class DiceTalkPipeline(DiceTalkNetworks):
         latent_shape = (batch, total_frames, geometry.channels, *latent_size)
         check_noise(latents, latent_shape, generator)
 
-        # 2. Noise. The portrait's is drawn even where it is not added, as the official code does: otherwise
-        # the same seed would give the latents other numbers than there.
+        # 2. Noise; the image's is drawn even at strength 0, so that a seed gives the release's latents
         dtype, device = self.unet.dtype, self._execution_device
         image_noise = randn_tensor(pixels.shape, generator=generator, device=device)
         clean_latents = self.encode_images(pixels)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dicetalk.models.boxes import mask_rectangle
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -60,41 +62,8 @@ def face_mask(
     Returns:
         `(1, height, width)` in [0, 1], with the soft edges of a LANCZOS resize.
     """
-    x, y, width, height = box_xywh
-    left, right = _span(x, width, area, image_size[0])
-    top, bottom = _span(y, height, area, image_size[1])
+    left, top, right, bottom = mask_rectangle(np.asarray(box_xywh), area, *image_size)
     mask = np.zeros(image_size[::-1], np.uint8)
     mask[top:bottom, left:right] = 255
     resized = Image.fromarray(mask).resize(mask_size, Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(resized, dtype=np.float32))[None] / 255
-
-
-def square_crop(
-    box_xyxy: tuple[float, float, float, float], expand_ratio: float, width: int, height: int
-) -> tuple[int, int, int, int]:
-    """Return a square `(left, top, right, bottom)` around a face box, inside the image.
-
-    The box grows by `expand_ratio` of its size on each side and is clipped; the longer side of what is left
-    shrinks to the shorter one around the face (official `process_bbox`).
-    """
-    left, top, right, bottom = box_xyxy
-    dx, dy = (right - left) * expand_ratio, (bottom - top) * expand_ratio
-    x0, x1 = int(max(left - dx, 0)), int(min(right + dx, width))
-    y0, y1 = int(max(top - dy, 0)), int(min(bottom + dy, height))
-    side = min(x1 - x0, y1 - y0)
-    if x1 - x0 > side:
-        x0 = _centred(int((left + right) / 2), side, width)
-    else:
-        y0 = _centred(int((top + bottom) / 2), side, height)
-    return x0, y0, x0 + side, y0 + side
-
-
-def _span(start: float, length: float, area: float, limit: int) -> tuple[int, int]:
-    """Return the enlarged interval, rounded as the official code does: floor division, then truncation."""
-    centre, half = (2 * start + length) // 2, length * area // 2
-    return int(max(centre - half, 0)), int(min(centre + half, limit))
-
-
-def _centred(centre: int, side: int, limit: int) -> int:
-    """Return the start of an interval of length `side` around `centre`, moved inside [0, limit]."""
-    return min(max(centre - side // 2, 0), limit - side)

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from dicetalk.models.state_files import load_strictly, read_state_dict
 
 SCALES = (4, 2, 1)  # each block sees the pictures shrunk by this factor: large motion first
-SIZE_MULTIPLE = (
-    32  # of the sides: the coarsest block shrinks by 4 and its convolutions by 4 again; RIFE pads to 32
-)
+# Of both sides. The coarsest block shrinks pictures by 4, its convolutions by 4 again; RIFE pads to 32.
+SIZE_MULTIPLE = 32
 PREFIX = "module."  # the file was saved from a data-parallel wrapper
 
 

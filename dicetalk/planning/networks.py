@@ -15,9 +15,9 @@ from dicetalk.config import Params
 from dicetalk.data.dataset import DiffusionBatch
 from dicetalk.data.shape import planned_shape
 from dicetalk.labels import CLASSES
-from dicetalk.models.backbone import component_config
 from dicetalk.models.backbones.denoisers.base import Denoiser
 from dicetalk.models.backbones.denoisers.table import DENOISERS, denoiser_class
+from dicetalk.models.backbones.files.components import component_config
 from dicetalk.models.backbones.files.table import WITHOUT_FILE, files_of
 from dicetalk.models.build import DataShape, build_conditioners
 from dicetalk.models.conditions.table import build_further

@@ -21,8 +21,8 @@ from dicetalk.data.shape import planned_shape
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory, write_json
 from dicetalk.labels import EMOTIONS
-from dicetalk.models.backbone import component_class, component_config
 from dicetalk.models.backbones.denoisers.table import denoiser_class, denoiser_of
+from dicetalk.models.backbones.files.components import component_class, component_config
 from dicetalk.models.build import build_conditioners
 from dicetalk.models.emotion import EmotionModel
 from dicetalk.models.pipeline import DiceTalkPipeline

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import pandas as pd
 
 from dicetalk.errors import DicetalkError
+from dicetalk.evaluation.statistics import holm
 from dicetalk.study.agreement import krippendorff_alpha
 from dicetalk.study.key import Key, PairTrial, RatingTrial
 from dicetalk.study.questions import SCALE
 from dicetalk.study.raters import Rater, select_raters
-from dicetalk.study.statistics import holm, mean_with_interval, sign_flip_p
+from dicetalk.study.statistics import mean_with_interval, sign_flip_p
 
 # How far an answer speaks for the video on the left.
 SCORES = {"a": 1.0, "same": 0.0, "b": -1.0}

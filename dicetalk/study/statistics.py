@@ -55,14 +55,3 @@ def sign_flip_p(differences: Sequence[float]) -> float:
         random_state=np.random.default_rng(SEED),
     )
     return float(test.pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number (S. Holm, 1979), in the given order."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(p_values))
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected.tolist()

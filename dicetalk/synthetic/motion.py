@@ -17,7 +17,6 @@ Motion = dict[str, np.ndarray]
 
 BLINK_SECONDS = 0.24
 SYLLABLE_SECONDS = (0.13, 0.3)
-MOUTH_CONTROLS = ("jaw", "mouth_round", "mouth_wide", "lip_press", "lip_part", "lip_bite")
 BABBLE_SOUNDS = ("ɑ", "a", "ɛ", "i", "o", "u", "ə", "m", "b", "f", "s", "w", "t", "l", "")
 
 # While a sound is made, it owns these controls; an emotion may only tint them by this much.

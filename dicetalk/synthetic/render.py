@@ -18,11 +18,6 @@ def portrait_view(size: int) -> View:
     return View(size, size, 0.25 * size, 0.5 * size, 0.46 * size)
 
 
-def render_head(identity: Identity, state: FaceState, size: int) -> np.ndarray:
-    """Return a portrait as uint8 RGB of shape (size, size, 3)."""
-    return render_view(identity, state, portrait_view(size))
-
-
 def render_view(identity: Identity, state: FaceState, view: View) -> np.ndarray:
     """Return the head as seen in `view`, as uint8 RGB of shape (height, width, 3)."""
     fine = view.zoomed(SUPERSAMPLING)
@@ -52,13 +47,8 @@ def render_view(identity: Identity, state: FaceState, view: View) -> np.ndarray:
     return cv2.resize(canvas, (view.width, view.height), interpolation=cv2.INTER_AREA)
 
 
-def head_box(identity: Identity, state: FaceState, size: int) -> tuple[float, float, float, float]:
-    """Return (x, y, width, height) in pixels, about the box a face detector gives on `render_head(...)`."""
-    return view_box(identity, state, portrait_view(size))
-
-
 def view_box(identity: Identity, state: FaceState, view: View) -> tuple[float, float, float, float]:
-    """Return (x, y, width, height) of the face in pixels of `view`."""
+    """Return (x, y, width, height) of the face in pixels of `view`, about the box a face detector gives."""
     x, y = project(np.array([(0.0, 0.47)]), identity, state, view)[0]
     side = 1.97 * view.unit * (1 + state.scale)
     return float(x - side / 2), float(y - side / 2), float(side), float(side)

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from dicetalk.models.autoencoder import PatchAutoencoder
+from dicetalk.models.preprocessing import CLIP_MEAN, CLIP_STD
 from dicetalk.progress import track
 from dicetalk.training.autoencoder import to_images
 
 # fps, motion bucket, expression bucket: the constants of the official pipeline.
 ADDED_TIME_IDS = (12.5, 8.0, 16.0)
 SHORT_WINDOW_FRAMES = 2
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def build_unet(

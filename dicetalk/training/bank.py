@@ -24,7 +24,7 @@ from dicetalk.data.dataset import EncodedClips
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
 from dicetalk.labels import CLASSES, EMOTIONS, class_index
-from dicetalk.models.backbone import read_widths
+from dicetalk.models.backbones.files.components import read_widths
 from dicetalk.models.build import build_emotion_model
 from dicetalk.models.embedder import EmotionEmbedder
 from dicetalk.models.emotion import EmotionModel

@@ -1,11 +1,12 @@
-"""What the emotion embedding knows: emotions of unseen people yes, who is speaking no.
+"""Does the embedding tell the emotions of unseen people apart, and does it hide who is speaking?
 
-The paper's table 5 reports a "clustering strength" without a formula (in what we could read); ours is
-defined in `clustering_strength` and comparable in spirit only.
+The paper's table 5 reports a "clustering strength", but we found no formula for it. Ours is defined in
+`clustering_strength`; the two numbers share the idea and cannot be compared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ def plain_features(clips: EncodedClips) -> np.ndarray:
     return np.stack(rows)
 
 
-def _labels(clips: EncodedClips, index) -> np.ndarray:
+def _labels(clips: EncodedClips, index: Callable[[str, int], int]) -> np.ndarray:
     pairs = zip(clips.table["emotion"], clips.table["level"], strict=True)
     return np.array([index(emotion, int(level)) for emotion, level in pairs])
 

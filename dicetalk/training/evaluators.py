@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from dicetalk.evaluation.clips import load_processed
 from dicetalk.evaluation.networks import SIZE_PX
 from dicetalk.evaluation.store import save_network
 from dicetalk.files import atomic_directory, sha256_file
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training.checkpoint import write_curves
 from dicetalk.training.evaluator_objectives import (
     EmotionObjective,
@@ -21,7 +22,8 @@ from dicetalk.training.evaluator_objectives import (
     SecondEmotionObjective,
     SyncObjective,
 )
-from dicetalk.training.loop import Tracker, train
+from dicetalk.training.loop import train
+from dicetalk.training.timings import TIMINGS
 
 OBJECTIVES: dict[str, type] = {
     "emotion": EmotionObjective,
@@ -29,7 +31,6 @@ OBJECTIVES: dict[str, type] = {
     "identity": IdentityObjective,
     "sync": SyncObjective,
 }
-TIMINGS = ("seconds_per_step", "data_wait_fraction")  # they differ between runs, metric files must not
 
 
 @fixed_threads()  # but for the networks, whose number `train` sets
@@ -81,11 +82,11 @@ def train_evaluators(
 
 
 @dataclass(frozen=True)
-class _NamedTracker:
+class _NamedTracker(Tracker):
     tracker: Tracker
     kind: str
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         self.tracker.log_metrics({f"{self.kind}/{name}": value for name, value in metrics.items()}, step)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:

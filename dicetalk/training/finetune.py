@@ -17,9 +17,9 @@ from dicetalk.data.shape import encoded_shape
 from dicetalk.errors import DicetalkError
 from dicetalk.files import atomic_directory
 from dicetalk.labels import CLASSES
-from dicetalk.models.backbone import load_codec, load_component
 from dicetalk.models.backbones.denoisers.table import load_denoiser
 from dicetalk.models.backbones.files.base import Codec
+from dicetalk.models.backbones.files.components import load_codec, load_component
 from dicetalk.models.build import build_audio_projection, build_pose_guider
 from dicetalk.models.conditions.table import build_further
 from dicetalk.models.embedder import EmotionEmbedder

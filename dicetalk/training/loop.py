@@ -26,6 +26,7 @@ from dicetalk.compute.signals import deferred, requested
 from dicetalk.config import Training, TrainingCompute
 from dicetalk.errors import DicetalkError, Stopped
 from dicetalk.progress import format_seconds, log
+from dicetalk.tracking.tracker import Tracker
 from dicetalk.training import parallel
 from dicetalk.training.checkpoint import append_log, load_latest, restore_log, save_checkpoint
 from dicetalk.training.ema import ExponentialMovingAverage
@@ -51,16 +52,6 @@ class Objective(Protocol):
 
     def validate(self, step: int) -> dict[str, float]:
         """Return validation metrics; called with modules in eval mode, EMA weights and no gradients."""
-
-
-class Tracker(Protocol):
-    """Where curves go besides the run's own log."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Record `metrics` at `step`."""
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Record a file or folder."""
 
 
 @deferred()

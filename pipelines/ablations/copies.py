@@ -16,9 +16,10 @@ from pathlib import Path
 
 from dicetalk.config import load_params
 from dicetalk.errors import DicetalkError
-from pipelines import dvc
-from pipelines.ablations.plan import TARGET, Run, as_hydra
-from pipelines.ablations.record import RECORD, read_metrics
+
+from .. import dvc
+from .plan import TARGET, Run, as_hydra
+from .record import RECORD, read_metrics
 
 
 class WorkingCopy:

@@ -12,7 +12,8 @@ from dicetalk.config import Params, config_hash, parse_params
 from dicetalk.errors import DicetalkError
 from dicetalk.files import sha256_file
 from dicetalk.report.graph import Stage, load_yaml, read_stages
-from pipelines.ablations.variants import VARIANTS
+
+from .variants import VARIANTS
 
 TARGET = "evaluate"  # the last stage of a run
 # What a seed changes: initial weights, batches and noise of everything trained anew, the noise of the videos

@@ -9,8 +9,9 @@ from typing import Any
 
 from dicetalk.errors import DicetalkError
 from dicetalk.files import read_json, write_json
-from pipelines.ablations.plan import SEED_STEP, SEEDS, Run
-from pipelines.ablations.variants import BASELINE, VARIANTS
+
+from .plan import SEED_STEP, SEEDS, Run
+from .variants import BASELINE, VARIANTS
 
 RECORD = Path("metrics/ablations.json")
 SYSTEM = "ours"

@@ -19,15 +19,16 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from dicetalk.config import Params
-from dicetalk.models.backbone import component_config, load_component, read_widths
 from dicetalk.models.backbones.denoisers import table as denoisers
 from dicetalk.models.backbones.denoisers.base import Conditions, Denoiser, Prediction
 from dicetalk.models.backbones.files import table as files
-from dicetalk.models.backbones.files.base import Geometry, Widths
+from dicetalk.models.backbones.files.base import Geometry
+from dicetalk.models.backbones.files.components import component_config, load_component, read_widths
 from dicetalk.models.backbones.files.svd import SvdFiles
 from dicetalk.models.denoising import ClipConditions, denoise
 from dicetalk.models.guidance import Guidance
 from dicetalk.models.token_sets import TokenSets
+from dicetalk.models.widths import Widths
 from dicetalk.models.windows import WindowPlan
 from dicetalk.planning.networks import Backbone, TrainedNetworks, build_networks, random_batch
 from dicetalk.planning.simulate import simulate_step

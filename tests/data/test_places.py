@@ -14,11 +14,12 @@ from dicetalk.data import clip, track
 from dicetalk.data.dataset import face_masks, mouth_boxes
 from dicetalk.data.expression import expression_features
 from dicetalk.data.faces import TrackedFace
-from dicetalk.data.geometry import mask_rectangle, overlap, square_crop
+from dicetalk.data.geometry import overlap
 from dicetalk.data.media import MediaInfo
 from dicetalk.data.shards import encode_audio, encode_landmarks
 from dicetalk.data.track import Track, _bridge, _is_cut, _thumbnail
 from dicetalk.errors import DicetalkError
+from dicetalk.models.boxes import mask_rectangle, square_crop
 
 # --- boxes
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dicetalk.evaluation.paired import holm, paired_tests, swap_test
+from dicetalk.evaluation.paired import paired_tests, swap_test
 from dicetalk.evaluation.statistics import bootstrap_mean, rng_for
 
 
@@ -57,12 +57,6 @@ def test_only_common_measured_clips_count():
     found = compare(rows)
     assert found["lmd"]["n"] == 2 and found["lmd"]["difference"] == pytest.approx(1.0)
     assert set(found) == {"lmd"}
-
-
-def test_holm_by_hand():
-    """Sorted 0.01, 0.03, 0.04 times 3, 2, 1, never below the one before."""
-    corrected = holm({"x": 0.04, "y": 0.01, "z": 0.03})
-    assert corrected == pytest.approx({"y": 0.03, "z": 0.06, "x": 0.06})
 
 
 def test_intervals_over_people_are_wider_when_clips_of_a_person_agree():

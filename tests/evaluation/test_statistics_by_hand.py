@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from dicetalk.errors import DicetalkError
-from dicetalk.evaluation.paired import holm, paired_tests, swap_test
-from dicetalk.evaluation.statistics import bootstrap_mean, jackknife_statistic, rng_for
+from dicetalk.evaluation.paired import paired_tests, swap_test
+from dicetalk.evaluation.statistics import bootstrap_mean, holm, jackknife_statistic, rng_for
 from dicetalk.evaluation.strength import strength_differences
 
 
@@ -83,9 +83,11 @@ def test_swap_test_of_three_pairs() -> None:
 
 
 def test_holm_multiplies_by_the_tests_that_are_left() -> None:
-    corrected = holm({"a": 0.03, "b": 0.01, "c": 0.04, "d": 0.5})
-    assert corrected == {"b": 0.04, "a": pytest.approx(0.09), "c": pytest.approx(0.09), "d": 0.5}
-    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert holm([0.03, 0.01, 0.04, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    # Sorted 0.01, 0.03, 0.04: times 3, 2, 1 = 0.03, 0.06, 0.04, the last raised to 0.06.
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_systems_are_compared_on_common_clips() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dicetalk.models.preprocessing import clip_pixels, face_mask, image_to_tensor, model_size, square_crop
+from dicetalk.models.preprocessing import clip_pixels, face_mask, image_to_tensor, model_size
 
 
 @pytest.mark.parametrize("case", ["landscape", "portrait", "exact"])
@@ -23,9 +23,3 @@ def test_image_mask_and_clip_input(vectors, case):
     torch.testing.assert_close(pixels, rows, rtol=1e-3, atol=1e-3)
     mask = face_mask(tuple(meta["bbox_xywh"]), source.size, size, meta["area"])
     torch.testing.assert_close(mask[0], golden[f"out.{case}.face_mask_ch0"], rtol=0, atol=1e-6)
-
-
-def test_square_crop(vectors):
-    for case in vectors("preprocess").meta["cases"]["process_bbox"]:
-        crop = square_crop(tuple(case["bbox_xyxy"]), case["expand_ratio"], case["width"], case["height"])
-        assert list(crop) == case["crop"], case

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from projects import repository_files
 
 RESULTS = ("data/encoded", "models", "outputs", "metrics")
 
@@ -35,17 +36,9 @@ def test_the_smoke_profile_gives_the_same_bits_on_1_2_and_4_threads(repository: 
 
 def copy_files(repository: Path, copy: Path) -> None:
     """Copy what belongs to the repository, with changes that are not committed yet."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (repository / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(repository / name, copy / name)
+    for name in repository_files():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(repository / name, copy / name)
     shutil.copy(copy / "profiles/smoke.yaml", copy / "params.yaml")
     subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
 

@@ -16,7 +16,7 @@ from dicetalk.config import load_params
 from dicetalk.data.dataset import EncodedClips
 from dicetalk.data.encode import load_clip_encoder
 from dicetalk.data.shape import encoded_shape, planned_shape
-from dicetalk.models.backbone import component_config, read_widths
+from dicetalk.models.backbones.files.components import component_config, read_widths
 from dicetalk.models.build import DataShape, build_embedder, build_emotion_model
 from dicetalk.models.unet import DiceTalkUNet
 from dicetalk.planning.networks import Backbone, build_networks, find_backbone

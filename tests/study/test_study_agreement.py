@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dicetalk.study.agreement import krippendorff_alpha
-from dicetalk.study.statistics import holm, mean_with_interval, sign_flip_p
+from dicetalk.study.statistics import mean_with_interval, sign_flip_p
 
 # The example of Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": 4 observers, 12 units.
 OBSERVERS = [
@@ -68,10 +68,3 @@ def test_sign_flips_are_calibrated() -> None:
     rng = np.random.default_rng(1)
     values = [sign_flip_p(row) for row in rng.normal(size=(300, 8))]
     assert 0.02 < np.mean(np.array(values) <= 0.05) < 0.09
-
-
-def test_holm_worked_out_by_hand() -> None:
-    # Sorted 0.01, 0.03, 0.04: times 3, 2, 1 = 0.03, 0.06, 0.04, the last raised to 0.06.
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []

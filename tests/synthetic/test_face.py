@@ -12,11 +12,19 @@ from dicetalk.labels import CLASSES, EMOTIONS, NEUTRAL
 from dicetalk.synthetic.clips import face_view, training_takes
 from dicetalk.synthetic.expression import CONTROLS, FaceState, emotion_targets
 from dicetalk.synthetic.identity import sample_identity
-from dicetalk.synthetic.render import head_box, render_head, render_view
+from dicetalk.synthetic.render import portrait_view, render_view, view_box
 
 
 def identity(seed: int = 0):
     return sample_identity(np.random.default_rng(seed))
+
+
+def render_head(person, state: FaceState, size: int) -> np.ndarray:
+    return render_view(person, state, portrait_view(size))
+
+
+def head_box(person, state: FaceState, size: int) -> tuple[float, float, float, float]:
+    return view_box(person, state, portrait_view(size))
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:

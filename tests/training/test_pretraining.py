@@ -12,7 +12,7 @@ from threads import allowed_threads, threads_in_use
 from dicetalk.config.recipe import load_pretrain_params
 from dicetalk.files import read_json, sha256_file
 from dicetalk.models.autoencoder import PatchAutoencoder
-from dicetalk.models.backbone import load_component
+from dicetalk.models.backbones.files.components import load_component
 from dicetalk.models.phonemes import PhonemeEncoder
 from dicetalk.synthetic.pool import render_pool
 from dicetalk.training import pretraining

@@ -59,9 +59,9 @@ def weighted_sum(moments: Sequence[Moments], weights: np.ndarray) -> Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Return `|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2))`, never negative.
 
-    The trace of the root is the sum of the roots of the eigenvalues of `cov_a^(1/2) cov_b cov_a^(1/2)`, a
-    symmetric
-    matrix: no complex parts appear even when there are fewer vectors than dimensions (Dowson & Landau, 1982).
+    The trace of the root is the sum of the roots of the eigenvalues of `cov_a^(1/2) cov_b cov_a^(1/2)`. That
+    matrix is symmetric, so no complex parts appear even when there are fewer vectors than dimensions (Dowson
+    & Landau, 1982).
     """
     from scipy.linalg import eigh, eigvalsh
 

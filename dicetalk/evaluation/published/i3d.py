@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 INPUT_PX = 224
 NUM_CLASSES = 400
-MIN_FRAMES = 10  # the last pooling spans two of the eightfold reduced steps
 
 Size = tuple[int, int, int]
 

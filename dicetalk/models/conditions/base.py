@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dicetalk.models.backbones.files.base import Widths
+from dicetalk.models.widths import Widths
 
 
 @dataclass(frozen=True)

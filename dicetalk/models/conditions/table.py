@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from dicetalk.models.backbones.files.base import Widths
 from dicetalk.models.conditions.audio import AUDIO
 from dicetalk.models.conditions.base import AdaptedCondition, Condition
 from dicetalk.models.conditions.emotion import EMOTION
 from dicetalk.models.conditions.image import IMAGE
+from dicetalk.models.widths import Widths
 
 CONDITIONS: tuple[Condition, ...] = (
     AUDIO,

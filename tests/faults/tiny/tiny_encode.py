@@ -30,7 +30,7 @@ class Means:
 def main() -> None:
     params = load_params()
     # Networks that this encoder lacks, whose import takes longer than the stage.
-    stand_in = ModuleType("dicetalk.models.backbone")
+    stand_in = ModuleType("dicetalk.models.backbones.files.components")
     stand_in.load_codec = stand_in.load_component = None
     sys.modules[stand_in.__name__] = stand_in
 

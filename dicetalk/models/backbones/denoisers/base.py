@@ -13,8 +13,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor, nn
 
-from dicetalk.models.backbones.files.base import BackboneFiles, Geometry, Widths
+from dicetalk.models.backbones.files.base import BackboneFiles, Geometry
 from dicetalk.models.token_sets import TokenSets
+from dicetalk.models.widths import Widths
 
 
 class Noise(Protocol):

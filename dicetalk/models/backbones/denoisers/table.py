@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dicetalk.errors import DicetalkError
-from dicetalk.models.backbone import load_component
 from dicetalk.models.backbones.denoisers.base import Denoiser
 from dicetalk.models.backbones.denoisers.svd import SvdDenoiser
+from dicetalk.models.backbones.files.components import load_component
 from dicetalk.models.backbones.files.table import family_name, files_of
 
 DENOISERS: dict[str, type[Denoiser]] = {
@@ -22,7 +22,7 @@ def denoiser_class(backbone: Path) -> type[Denoiser]:
 
 
 def load_denoiser(backbone: Path) -> Denoiser:
-    """Return the denoiser that training starts from; raises as `dicetalk.models.backbone.load_component`."""
+    """Return the denoiser that training starts from; raises as `load_component`."""
     return denoiser_class(backbone).from_pretrained(load_component(backbone, files_of(backbone).denoiser))
 
 

@@ -11,21 +11,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from dicetalk.errors import DicetalkError
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Channels at which other networks meet a backbone.
-
-    Attributes:
-        tokens: of condition tokens.
-        features: of the features that the emotion discriminator reads.
-        pose: of the pose feature.
-    """
-
-    tokens: int
-    features: int
-    pose: int
+from dicetalk.models.widths import Widths
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from dicetalk.models.autoencoder import PatchAutoencoder
-from dicetalk.models.backbones.files.base import BackboneFiles, Geometry, Widths
+from dicetalk.models.backbones.files.base import BackboneFiles, Geometry
+from dicetalk.models.widths import Widths
 
 
 class FrameCodec:

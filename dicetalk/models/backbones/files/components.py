@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from dicetalk.files import read_json
-from dicetalk.models.backbones.files.base import Codec, Widths
+from dicetalk.models.backbones.files.base import Codec
 from dicetalk.models.backbones.files.table import files_of
+from dicetalk.models.widths import Widths
 
 
 def load_component(backbone: Path, name: str) -> nn.Module:
