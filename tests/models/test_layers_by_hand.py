@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from dicetalk.errors import DicetalkError
 from dicetalk.models import preprocessing
 from dicetalk.models.adapters import AdapterAttnProcessor, AttentionConditions
+from dicetalk.models.boxes import square_crop
 from dicetalk.models.discriminator import EmotionDiscriminator
 from dicetalk.models.emotion import EmotionAttention, EmotionBank, EmotionModel
 from dicetalk.models.phonemes import PhonemeEncoder
 from dicetalk.models.pose_guider import PoseGuider
-from dicetalk.models.preprocessing import face_mask, image_to_tensor, model_size, square_crop, tensor_to_image
+from dicetalk.models.preprocessing import face_mask, image_to_tensor, model_size, tensor_to_image
 from dicetalk.models.projection import AudioProjection, TokenProjection
 from dicetalk.models.slicing import SlicedProcessor, slice_self_attention
 from dicetalk.models.unet import DiceTalkUNet
@@ -328,12 +329,11 @@ def test_face_masks_are_enlarged_rectangles() -> None:
 
 def test_portrait_crops_by_hand() -> None:
     # 60 x 90 grow by half on each side to 120 x 180: the longer side shrinks around the centre, y = 145.
-    assert square_crop((100, 100, 160, 190), 0.5, 400, 400) == (70, 85, 190, 205)
-    assert square_crop((100, 100, 190, 160), 0.5, 400, 400) == (85, 70, 205, 190)
+    assert square_crop((100, 100, 160, 190), 0.5, 400, 400) == (70, 85, 120)
+    assert square_crop((100, 100, 190, 160), 0.5, 400, 400) == (85, 70, 120)
     # Cut at the left and the upper border to 75 x 80.
-    assert square_crop((0, -10, 50, 50), 0.5, 400, 400) == (0, 0, 75, 75)
-    assert square_crop((340, 330, 400, 390), 0.5, 400, 395) == (310, 305, 400, 395)
-    assert preprocessing._centred(3, 4, 10) == 1 and preprocessing._centred(9, 4, 10) == 6
+    assert square_crop((0, -10, 50, 50), 0.5, 400, 400) == (0, 0, 75)
+    assert square_crop((340, 330, 400, 390), 0.5, 400, 395) == (310, 305, 90)
 
 
 def test_slices_that_cannot_be_meant_are_refused() -> None:
