@@ -177,7 +177,7 @@ def full_disk(folder: Path, spare_kib: int) -> None:
 
 def free_space(folder: Path) -> None:
     """Make room on such a file system."""
-    subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=1g", str(folder)], check=True)
 
 
 def unmount(project: Project) -> None:

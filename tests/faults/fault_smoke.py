@@ -48,7 +48,7 @@ def smoke_faults() -> Iterator[Fault]:
             attack=_signal(which, target, when, f"{stage} {number}"),
             before=_forget_clips if stage.startswith("preprocess") else nothing,
         )  # fmt: skip
-    killed = _signal(KILL, "group", "step 5/6", "checkpoint")
+    killed = _signal(KILL, "group", "step 4/6", "checkpoint")
     yield _fault(
         "smoke: file flipped", "train_diffusion", 0, attack=killed, before=_often,
         between=damaging(at("runs/train_diffusion-*/step-*/weights.safetensors"), "flipped"),
@@ -76,7 +76,13 @@ def smoke_faults() -> Iterator[Fault]:
         _wait(running, "step 4/12")
         (running.project.folder / "mlflow.db").write_bytes(b"not a database" * 1000)
 
-    yield _fault("smoke: tracker: garbage", "train_embedder", 0, attack=garbage)
+    def aside(project: Project) -> None:
+        (project.folder / "mlflow.db").rename(project.folder / "mlflow.db.damaged")
+
+    yield _fault(
+        "smoke: tracker: garbage", "train_embedder", 0, attack=garbage,
+        told="train_embedder: .*mlflow.db cannot be used.*move mlflow.db away", repair=aside,
+    )  # fmt: skip
 
     edit = ("dicetalk/training/loop.py", "(1.0 + torch.cos(", "(1.1 + torch.cos(")
     file, old, new = edit
@@ -125,6 +131,5 @@ def _forget_clips(project: Project) -> None:
 
 
 def _often(project: Project) -> None:
-    """Save after each step and log it."""
-    changes = {"checkpoint_every_steps": 1, "log_every_steps": 1}
-    project.set_params(**{f"compute__train_diffusion__{key}": value for key, value in changes.items()})
+    """Save after each step; logged as before, because what is logged is an output."""
+    project.set_params(compute__train_diffusion__checkpoint_every_steps=1)
