@@ -1,7 +1,7 @@
 """How results are computed, as opposed to what they are: no stage depends on anything here.
 
 A change re-runs nothing and an interrupted run goes on with it. What another number of threads or processes
-changes is rounding.
+changes is rounding, and the cadence of logs and validations decides how many points a curve has.
 """
 
 from __future__ import annotations
