@@ -36,11 +36,16 @@ OPERATORS = [
 SAME_NUMBERS = {"to", "cpu", "numpy", "float", "double", "detach", "contiguous", "copy", "item", "tolist"}
 SYMMETRIC_CALLS = {"min", "max", "minimum", "maximum"}  # arguments may change places
 QUIET_CALLS = {"log", "track", "warn", "_format", "_status"}  # what people read, not what is computed
-FOLDERS = ("training", "models", "data", "evaluation", "evaluation/metrics")
+FOLDERS = (
+    *("training", "models", "models/backbones/denoisers", "data"),
+    *("evaluation", "evaluation/metrics"),
+)
+TEST_FOLDERS = ("training", "models", "data", "evaluation", "planning")
 # No numbers: files, formats, processes. Or code that runs in processes of its own or needs fetched weights.
 LEFT_OUT = {
     "training": {"checkpoint", "manifest", "parallel", "sharding", "pretraining", "tensor_files"},
-    "models": {"backbone", "checkpoints", "cost", "pipeline_io", "pipeline_networks", "prior_files", "rife"},
+    "models": {"cost", "pipeline_io", "pipeline_networks", "rife", "state_files", "widths"},
+    "denoisers": {"base", "table"},
     "data": {
         *(
             "deinterlace",
@@ -50,6 +55,7 @@ LEFT_OUT = {
             "folder",
             "in_use",
             "index",
+            "index_table",
             "media",
             "mp4",
             "pool",
@@ -60,7 +66,18 @@ LEFT_OUT = {
         ),
         *("scheduler", "worker"),
     },
-    "evaluation": {"evaluate", "folders", "observations", "protocol", "readers", "session", "show", "store"},
+    "evaluation": {
+        "evaluate",
+        "folders",
+        "observations",
+        "protocol",
+        "readers",
+        "reference",
+        "roles",
+        "session",
+        "show",
+        "store",
+    },
     "metrics": {"table"},
 }
 
@@ -107,14 +124,23 @@ def draw(repository: Path, module: str, count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(repository: Path, module: str) -> list[str]:
-    """Return the test files that import a module, of the folders that mirror those under test."""
+    """Return the test files that import a module or, where none does, those that import one of its users."""
+    files = [p for folder in TEST_FOLDERS for p in sorted((repository / "tests" / folder).glob("test_*.py"))]
+    found = _importing(files, module)
+    if not found:
+        users = _importing(sorted((repository / "dicetalk").rglob("*.py")), module)
+        users = [str(path.relative_to(repository)) for path in users]
+        found = sorted({file for user in users for file in _importing(files, user)})
+    return [str(path.relative_to(repository)) for path in found]
+
+
+def _importing(files: list[Path], module: str) -> list[Path]:
     *package, name = Path(module).with_suffix("").parts
     dotted = ".".join(package)
     imports = re.compile(
         rf"from {re.escape(dotted)}\.{name} import|from {re.escape(dotted)} import [^\n]*\b{name}\b"
     )
-    files = [p for folder in FOLDERS for p in sorted((repository / "tests" / folder).glob("test_*.py"))]
-    return [str(p.relative_to(repository)) for p in files if imports.search(p.read_text(encoding="utf-8"))]
+    return [path for path in files if imports.search(path.read_text(encoding="utf-8"))]
 
 
 def _mutant(module: str, code: str, mutated: str) -> Mutant:
