@@ -49,7 +49,7 @@ def step(unet: DiceTalkUNet, forward, inputs: dict) -> tuple[torch.Tensor, dict[
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_forward_and_backward_are_one_graph(
     unet: DiceTalkUNet, inputs: dict, backend: str, checkpointing: bool
 ) -> None:
@@ -65,6 +65,7 @@ def test_forward_and_backward_are_one_graph(
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_kept_keys_and_values_serve_compiled_passes_of_other_samples(
     unet: DiceTalkUNet, inputs: dict

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 RELATIVE_TOLERANCE = 1e-4  # of every logged number; rounding is all that differs
 SECONDS = 900  # on a busy machine
+pytestmark = pytest.mark.timeout(SECONDS)
 
 
 def environment(repository: Path) -> dict[str, str]:

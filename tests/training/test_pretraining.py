@@ -36,6 +36,7 @@ def unseen_clips(recipe: Path) -> np.ndarray:
     return render_pool(clips.model_copy(update={"seed": UNSEEN_SEED, "num_people": 12}), workers=1)
 
 
+@pytest.mark.slow
 def test_the_first_steps_of_the_recipe_reproduce(recipe: Path):
     torch.set_num_threads(1)
     measured = first_steps(load_pretrain_params(recipe / "params.yaml"))
