@@ -51,7 +51,7 @@ def index_folder(root: Path, dataset: str = "folder", identity_folder: int = 0) 
     labels = _read_labels(root / LABELS, {path.as_posix() for path in videos})
     records, used = [], set()
     for path in videos:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.with_suffix("").as_posix()).strip("-")
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.as_posix().removesuffix(path.suffix)).strip("-")
         clip_id = name = name[-MAX_ID_LENGTH:] or "clip"
         repeat = 1
         while clip_id in used:
