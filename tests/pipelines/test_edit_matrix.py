@@ -31,7 +31,11 @@ EDITS = {
     "index@mead": ("dicetalk/data/corpora/mead.py", '_{sentence}",', '_{sentence}x",'),
     "preprocess@mead": ("dicetalk/data/shards.py", "* 32768).astype", "* 30000).astype"),
     "backbone": ("stages/backbone.py", '"licence": entry.licence', '"licence": entry.licence.upper()'),
-    "encode@mead": ("dicetalk/data/encode.py", "* self.vae.config.scaling_factor", "* 0.5"),
+    "encode@mead": (
+        "dicetalk/models/backbones/files/svd.py",
+        "mode() * self.autoencoder.config.scaling_factor",
+        "mode() * 0.5",
+    ),
     "train_embedder": (
         "dicetalk/training/embedder.py",
         "contrastive + self.settings.kl_weight * kl",
