@@ -18,6 +18,7 @@ import pytest
 from projects import Project
 
 from dicetalk.config import load_params
+from dicetalk.runs.declaration import load_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -28,6 +29,7 @@ EDITS = {
         "default_rng([params.seed, 0])",
         "default_rng([params.seed, 1])",
     ),
+    "corpora": ("stages/corpora.py", "bool(corpus.classes)", "not corpus.classes"),
     "index@mead": ("dicetalk/data/corpora/mead.py", '_{sentence}",', '_{sentence}x",'),
     "preprocess@mead": ("dicetalk/data/shards.py", "* 32768).astype", "* 30000).astype"),
     "backbone": ("stages/backbone.py", '"licence": entry.licence', '"licence": entry.licence.upper()'),
@@ -95,6 +97,10 @@ def test_the_start_is_up_to_date_and_left_no_work_behind(start: Project) -> None
     entries = {path.name for path in (start.folder / "runs").iterdir()}
     unfinished = {name for name in entries if (start.folder / "runs" / name / "made_of.json").is_file()}
     assert not {name for name in unfinished if not (start.folder / "runs" / name / "finished.json").is_file()}
+
+
+def test_every_stage_is_edited(repository: Path) -> None:
+    assert {stage.split("@")[0] for stage in EDITS} == set(load_yaml(repository / "dvc.yaml")["stages"])
 
 
 @pytest.mark.parametrize("stage", EDITS)
