@@ -130,7 +130,7 @@ class Templates:
         """`before-train` with a tracking database, whose making takes longer than the training."""
         project = self.copy("before-train", "tracked")
         project.set_params(tracking__uri="sqlite")
-        make = "from dicetalk.config import load_params; from dicetalk.tracking.tracker import connect; "
+        make = "from dicetalk.config import load_params; from dicetalk.tracking.server import connect; "
         project.run("python", "-c", make + "connect(load_params().tracking)")
         self._keep(project, "tracked")
 
