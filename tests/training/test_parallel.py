@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 RELATIVE_TOLERANCE = 1e-4  # of every logged number; rounding is all that differs
 SECONDS = 900  # on a busy machine
-pytestmark = pytest.mark.timeout(SECONDS)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS)]  # processes of their own, for minutes
 
 
 def environment(repository: Path) -> dict[str, str]:
