@@ -145,5 +145,8 @@ def test_export_of_something_else_says_how_to_get_a_model(tmp_path: Path) -> Non
 
 
 def test_a_model_loads_in_a_process_that_has_imported_nothing_else(model: Path) -> None:
-    code = f"from dicetalk.generation.clip import load_model; load_model({str(model)!r})"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        f"from dicetalk.generation.clip import load_model; print(type(load_model({str(model)!r})).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "TalkingModel\n"

@@ -37,6 +37,7 @@ def test_ignored_signals_stay_ignored() -> None:
     try:
         with signals.handled():
             os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.requested() is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -27,6 +27,7 @@ from dicetalk.models.boxes import mask_rectangle, square_crop
 def test_crops_by_hand() -> None:
     # 60 x 90 grow by half on each side to 120 x 180; the side is 120, around the centre (130, 145).
     assert square_crop((100, 100, 160, 190), 0.5, 400, 400) == (70, 85, 120)
+    assert square_crop((100, 100, 190, 160), 0.5, 400, 400) == (85, 70, 120)
     # Cut by the left and the upper border: 0 to 75 and 0 to 80; 75 around (25, 20) is shifted inside.
     assert square_crop((0, -10, 50, 50), 0.5, 400, 400) == (0, 0, 75)
     # At the right and lower border: 310 to 400 and 300 to 395, a side of 90 ending at the border.

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dicetalk.errors import DicetalkError
 from dicetalk.models import preprocessing
 from dicetalk.models.adapters import AdapterAttnProcessor, AttentionConditions
-from dicetalk.models.boxes import square_crop
 from dicetalk.models.discriminator import EmotionDiscriminator
 from dicetalk.models.emotion import EmotionAttention, EmotionBank, EmotionModel
 from dicetalk.models.phonemes import PhonemeEncoder
@@ -325,15 +324,6 @@ def test_face_masks_are_enlarged_rectangles() -> None:
     rows, columns = np.nonzero(face_mask((40, 40, 41, 41), (200, 100), (200, 100))[0].numpy())
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (38, 81, 38, 81)
     assert face_mask((40, 40, 40, 20), (200, 100), (64, 32)).shape == (1, 32, 64)
-
-
-def test_portrait_crops_by_hand() -> None:
-    # 60 x 90 grow by half on each side to 120 x 180: the longer side shrinks around the centre, y = 145.
-    assert square_crop((100, 100, 160, 190), 0.5, 400, 400) == (70, 85, 120)
-    assert square_crop((100, 100, 190, 160), 0.5, 400, 400) == (85, 70, 120)
-    # Cut at the left and the upper border to 75 x 80.
-    assert square_crop((0, -10, 50, 50), 0.5, 400, 400) == (0, 0, 75)
-    assert square_crop((340, 330, 400, 390), 0.5, 400, 395) == (310, 305, 90)
 
 
 def test_slices_that_cannot_be_meant_are_refused() -> None:

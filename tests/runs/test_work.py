@@ -327,8 +327,9 @@ def test_a_result_is_refused_when_its_parameters_were_edited_in_between(project:
 
 
 def test_a_comment_may_be_edited_in_between(project: Path) -> None:
-    with stage_work("train@mead", "stop"):
+    with stage_work("train@mead", "stop") as work:
         Path("dicetalk/loss.py").write_text(f"# Once more.\n{LOSS}")
+    assert (work.folder / "finished.json").is_file() and work.code_changes == []
 
 
 @pytest.mark.parametrize("content", ["", '{"code": {', "[]", "{}"])
