@@ -35,10 +35,13 @@ def stock(unet_config):
     return UNetSpatioTemporalConditionModel(**unet_config).eval()
 
 
+@pytest.mark.parametrize("size", [(4, 4), (5, 6), (7, 3)])  # odd sides need to be told
 @torch.no_grad()
-def test_from_svd_without_adapters_is_the_stock_unet(stock, inputs):
+def test_from_svd_without_adapters_is_the_stock_unet(stock, inputs, size):
     model = DiceTalkUNet.from_svd(stock).eval()
-    ours = model(**{**inputs, "pose_feature": None, "adapter_scales": (0.0, 0.0)}).sample
+    sample = torch.randn(2, 3, 16, *size, generator=torch.Generator().manual_seed(4))
+    inputs = {**inputs, "sample": sample, "pose_feature": None, "adapter_scales": (0.0, 0.0)}
+    ours = model(**inputs).sample
     names = ("sample", "timestep", "encoder_hidden_states", "added_time_ids")
     torch.testing.assert_close(ours, stock(**{k: inputs[k] for k in names}).sample, rtol=1e-4, atol=1e-5)
 

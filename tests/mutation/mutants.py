@@ -124,13 +124,11 @@ def draw(repository: Path, module: str, count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(repository: Path, module: str) -> list[str]:
-    """Return the test files that import a module or, where none does, those that import one of its users."""
+    """Return the test files that import a module or one of its users."""
     files = [p for folder in TEST_FOLDERS for p in sorted((repository / "tests" / folder).glob("test_*.py"))]
-    found = _importing(files, module)
-    if not found:
-        users = _importing(sorted((repository / "dicetalk").rglob("*.py")), module)
-        users = [str(path.relative_to(repository)) for path in users]
-        found = sorted({file for user in users for file in _importing(files, user)})
+    users = _importing(sorted((repository / "dicetalk").rglob("*.py")), module)
+    names = [module, *(str(path.relative_to(repository)) for path in users)]
+    found = sorted({file for name in names for file in _importing(files, name)})
     return [str(path.relative_to(repository)) for path in found]
 
 
